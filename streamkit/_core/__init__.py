@@ -1,0 +1,45 @@
+"""Cancellation itself: reason, token, lifecycle, scope bridge, watcher. anyio and nothing else."""
+
+from __future__ import annotations
+
+from ._context import current_token, token_var
+from ._held import HOLD_LIMIT, held, hold, wait_held
+from ._lifecycle import LIVE, TRANSITIONS, Event, Phase, advance, diagram
+from ._loop import Interrupted, Interrupter, Loop, Timer, current_loop, now
+from ._reason import Cancellation, Reason
+from ._scope import cancel_scope
+from ._token import NEVER, CancelSource, CancelToken, Listener
+from ._watcher import POLL_INTERVAL, DisconnectWatcher, Pollable, Receivable, WatchMode
+
+__all__ = [
+    "HOLD_LIMIT",
+    "LIVE",
+    "NEVER",
+    "POLL_INTERVAL",
+    "TRANSITIONS",
+    "CancelSource",
+    "CancelToken",
+    "Cancellation",
+    "DisconnectWatcher",
+    "Event",
+    "Interrupted",
+    "Interrupter",
+    "Listener",
+    "Loop",
+    "Phase",
+    "Pollable",
+    "Reason",
+    "Receivable",
+    "Timer",
+    "WatchMode",
+    "advance",
+    "cancel_scope",
+    "current_loop",
+    "current_token",
+    "diagram",
+    "held",
+    "hold",
+    "now",
+    "token_var",
+    "wait_held",
+]

@@ -1,0 +1,283 @@
+"""What every engine looks like from above: open a generation, read it, cancel it, have it proved stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+from typing import Literal, Protocol, Self
+
+from streamkit._core import Cancellation, CancelToken, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What to generate.
+
+    Attributes:
+        prompt: The text that comes before.
+        max_tokens: Tokens to make at most, for each choice; None leaves it to the engine.
+        n: Choices, generated side by side.
+    """
+
+    prompt: str
+    max_tokens: int | None = None
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of output.
+
+    Attributes:
+        text: The piece as text.
+        tokens: How many tokens it holds (a speculative step makes several).
+        index: Which of ``n`` choices it belongs to.
+        finish_reason: ``"stop"`` or ``"length"`` on the last chunk of its choice, else None.
+    """
+
+    text: str
+    tokens: int = 1
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class Proof(IntEnum):
+    """How sure it is that an engine stopped: an ordered scale; nothing claims more than it has."""
+
+    SENT = 1  # the abort was handed over
+    CLOSED = 2  # the connection to the engine is closed
+    ANSWERED = 3  # the engine's own last message says that it stopped
+    FENCED = 4  # a round trip behind the abort came back on the same ordered channel
+    OBSERVED = 5  # the engine's own books no longer hold the request
+    JOINED = 6  # the thread or process that computed has returned
+
+    @property
+    def word(self) -> str:
+        """The name on the wire."""
+        return self.name.lower()
+
+
+class Outcome(StrEnum):
+    """How a generation ended, as far as is known."""
+
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    RUNNING = "running"  # not known to have ended: the wait for it timed out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopReport:
+    """What is known of the end of a generation.
+
+    Attributes:
+        outcome: How it ended; ``running`` when no proof came in time.
+        proof: The strongest proof of stop there is, or None.
+        told_after: Seconds from the cancel to the abort being handed to the engine, or None.
+        stopped_after: Seconds from the cancel to the proof, or None.
+        tokens_made: Tokens that the engine says it made for this request in all, or None.
+        tokens_after_cancel: Of those, made after the cancel, or None when the engine cannot tell.
+        error: What the abort itself raised, or what the engine died of.
+        steps: The rungs of the ladder that were needed: ``()``, ``("again",)``, … up to ``"report"``.
+    """
+
+    outcome: Outcome
+    proof: Proof | None = None
+    told_after: float | None = None
+    stopped_after: float | None = None
+    tokens_made: int | None = None
+    tokens_after_cancel: int | None = None
+    error: BaseException | None = None
+    steps: tuple[str, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine is known to work on it no longer."""
+        return self.outcome is not Outcome.RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The books of one generation, kept on streamkit's side of the engine.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, once the engine said so (else 0).
+        handed_over: Tokens given to the consumer of the iterator.
+        discarded: Tokens that the engine made and the consumer never got (cut short, or made late).
+    """
+
+    prompt_tokens: int = 0
+    handed_over: int = 0
+    discarded: int = 0
+
+    @property
+    def produced(self) -> int:
+        """All tokens that came out of the engine."""
+        return self.handed_over + self.discarded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What is true of an engine; the conformance kit verifies each claim.
+
+    Attributes:
+        cancel_queued: A cancel takes a waiting request out of the engine's queue.
+        cancel_prefill: Where a cancel can take effect inside prefill.
+        extra_steps: Decode steps that a running request may still make after a cancel.
+        answers_cancel: When the engine says a last word to a cancelled request.
+        early_cancel_safe: An abort that overtakes its request is not lost.
+        fence: An ordered round trip can show that earlier aborts were handled.
+        observes: The engine's own books can be read.
+        backpressure: A slow reader makes the engine wait.
+        thread_safe_cancel: The engine's own abort may be called from any thread
+            (``Generation.cancel`` always may).
+        kill: What ignores an abort can be ended by force.
+        proof: The strongest proof of stop this engine can give.
+    """
+
+    cancel_queued: bool
+    cancel_prefill: Literal["none", "chunk", "layer", "node"]
+    extra_steps: int
+    answers_cancel: Literal["always", "running", "never"]
+    early_cancel_safe: bool
+    fence: bool
+    observes: bool
+    backpressure: bool
+    thread_safe_cancel: bool
+    kill: bool
+    proof: Proof
+
+    def as_json(self) -> dict[str, bool | int | str]:
+        """The claims as plain values, as ``GET /v1/engine`` shows them."""
+        return {**asdict(self), "proof": self.proof.word}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatistics:
+    """The engine's own books at one moment; counters run since its start.
+
+    Attributes:
+        slots: Requests that can run at once.
+        running: Sequences in a slot now.
+        queued: Sequences waiting for one.
+        steps: Steps made.
+        tokens: Tokens made (decode), for everyone.
+        quarantined: Slots that streamkit no longer trusts, because no proof of stop came.
+    """
+
+    slots: int
+    running: int
+    queued: int
+    steps: int
+    tokens: int
+    quarantined: int = 0
+
+
+class Generation(Protocol):
+    """One request to an engine: an async iterator of chunks with one consumer."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def phase(self) -> Phase:
+        """Queued, prefill, decode, aborting, or how it ended."""
+        ...
+
+    @property
+    def cancellation(self) -> Cancellation | None:
+        """The first cancel, or None."""
+        ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Chunk:
+        """The next piece; the first call submits the request.
+
+        After a cancel the iterator ends (``StopAsyncIteration``) within one wake-up, whether the
+        engine answers or not; ``cancellation`` tells such an end from a whole one.
+
+        Raises:
+            EngineFailed: The engine broke; its own error is the ``__cause__``.
+
+        Cancellation:
+            Implies ``cancel()``: the engine is told to abort.
+        """
+        ...
+
+    def cancel(self, cancellation: Cancellation) -> bool:
+        """Have the engine told to abort; True for the call that did.
+
+        Legal in any state, from any thread, any number of times; never blocks, never raises. Once
+        the generation has ended it does nothing.
+        """
+        ...
+
+    async def wait_stopped(self, timeout: float | None = None) -> StopReport:
+        """Wait for the engine's end of it and say what proves it; never cancels by itself.
+
+        Cancellation:
+            Stops waiting; nothing is changed.
+        """
+        ...
+
+    async def abort_again(self) -> None:
+        """Send the abort once more: the ladder's first rung."""
+        ...
+
+    async def kill(self) -> bool:
+        """End it by force, where the engine can; False where it cannot."""
+        ...
+
+    async def aclose(self) -> None:
+        """Cancel if it still runs, and release the iterator; does not wait for the proof.
+
+        Legal while another task waits in ``__anext__``.
+        """
+        ...
+
+
+PhaseListener = Callable[[Phase], object]
+
+
+class Engine(Protocol):
+    """Something that generates."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def open(
+        self,
+        request: GenerationRequest,
+        *,
+        request_id: str | None = None,
+        token: CancelToken | None = None,
+        on_phase: PhaseListener | None = None,
+    ) -> Generation:
+        """Return a generation; submits nothing yet.
+
+        Args:
+            request: What to generate.
+            request_id: The caller's id; unique among those in flight. None makes one.
+            token: The cancel token it hangs on; None takes ``current_token()``. When it is
+                cancelled, the generation is, in the same turn of the event loop.
+            on_phase: Told of each phase the generation enters, as it enters it.
+        """
+        ...
+
+    def statistics(self) -> EngineStatistics | None:
+        """The engine's own books, or None when it cannot tell."""
+        ...
+
+    def quarantine(self, generation: Generation) -> None:
+        """Count its slot as lost until the engine proves, however late, that it stopped."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop the engine and everything it runs. Idempotent."""
+        ...

@@ -1,0 +1,56 @@
+"""Every exception that streamkit raises on purpose, sorted by who has to act on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamkit._core import Cancellation
+
+__all__ = [
+    "EngineFailed",
+    "RequestRefused",
+    "StreamCancelled",
+    "StreamkitError",
+    "UsageBug",
+]
+
+
+class StreamkitError(Exception):
+    """Base of everything below; never raised itself."""
+
+
+class RequestRefused(StreamkitError):
+    """The client has to come back later: there is no room for its request now.
+
+    Attributes:
+        retry_after: Seconds after which trying again makes sense.
+        status: The HTTP status that fits: 429 for "too many", 503 for "not now".
+    """
+
+    def __init__(self, message: str, *, retry_after: float, status: int = 429) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.status = status
+
+
+class StreamCancelled(StreamkitError):
+    """The work was cut short by its cancel token; nobody has to act.
+
+    Raised where the work would otherwise look complete, so that a broken stream never ends cleanly.
+
+    Attributes:
+        cancellation: Who cancelled, when, in which phase.
+    """
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        super().__init__(str(cancellation))
+        self.cancellation = cancellation
+
+
+class EngineFailed(StreamkitError):
+    """The operator has to look: the engine broke. ``__cause__`` is the engine's own error."""
+
+
+class UsageBug(StreamkitError, TypeError):
+    """The caller's code is wrong: a signature, an argument or an order of calls that cannot work."""
