@@ -1,0 +1,66 @@
+# Every target makes its own environment first; on a machine with Python, pip and make there is nothing to prepare.
+#   make test ARGS="-k drain -x"     make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# What we lint by file name, because flake8-async takes no folders; tests cancel wrongly on purpose.
+LINTED := find $(wildcard streamkit examples) -name '*.py'
+
+.PHONY: help demo test suite canary fast lint types coverage lowest constraints format clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("streamkit needs Python 3.11 or newer, this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## watch a client leave and the engine stop
+	$(BIN)/streamkit demo
+
+test: canary suite ## the trio canary, then every test
+
+suite: $(READY) ## every test; ARGS go to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+canary: $(READY) ## the loop-neutral tests again, on trio
+	$(BIN)/python -m pytest -c pytest-trio.toml $(ARGS)
+
+fast: $(READY) ## every test on virtual time: no sockets, no real seconds
+	$(BIN)/python -m pytest -m 'not realtime' $(ARGS)
+
+lint: $(READY) ## style, format, cancellation hygiene, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/flake8-async --anyio --asyncio --enable=ASYNC --disable=ASYNC124 $$($(LINTED))
+	$(BIN)/lint-imports --no-logo
+
+types: $(READY) ## pyright, strict, and complete for those who use us
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes streamkit --ignoreexternal
+
+coverage: $(READY) ## which lines and branches no test runs
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lowest: ## every test with the oldest dependencies that pyproject.toml admits
+	$(MAKE) fast VENV=.venv-lowest
+
+format: $(READY) ## let ruff write what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: $(READY) ## move every dependency to its newest release
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	  --no-header --no-emit-index-url --no-annotate --quiet -o constraints.txt
+
+clean: ## remove what these targets made
+	rm -rf .venv .venv-* build dist .coverage* .import_linter_cache .pytest_cache .ruff_cache
+	find streamkit tests -name __pycache__ -type d -prune -exec rm -rf {} +

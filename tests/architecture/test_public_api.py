@@ -1,0 +1,44 @@
+"""Every public name is written down, so that changing one is a line in a diff.
+
+``python tests/architecture/test_public_api.py`` writes the list anew.
+"""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import streamkit
+
+SNAPSHOT = Path(__file__).with_name("public_api.txt")
+HOW_TO_CHANGE = f"if you meant it: python {Path(__file__).relative_to(Path(__file__).parents[2])}"
+
+
+def public_modules() -> list[str]:
+    """Every path without an underscore: that is what makes it a promise."""
+    found = pkgutil.walk_packages(streamkit.__path__, "streamkit.")
+    return ["streamkit", *(module.name for module in found if "._" not in module.name)]
+
+
+def public_objects() -> dict[str, object]:
+    packages = {name: importlib.import_module(name) for name in public_modules()}
+    return {
+        f"{module}: {name}": getattr(package, name)
+        for module, package in packages.items()
+        for name in package.__all__
+    }
+
+
+def test_public_names_are_those_in_the_snapshot() -> None:
+    assert sorted(public_objects()) == SNAPSHOT.read_text().splitlines(), HOW_TO_CHANGE
+
+
+def test_what_is_public_and_can_be_called_is_documented() -> None:
+    undocumented = [
+        name for name, value in public_objects().items() if callable(value) and not value.__doc__
+    ]
+
+    assert not undocumented
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text("".join(f"{line}\n" for line in sorted(public_objects())))

@@ -1,0 +1,66 @@
+"""What every test is held to: it blocks no loop and leaves neither task nor thread behind.
+
+Which event loop a test gets (virtual time, unless it is marked ``realtime``) is decided by
+``streamkit.testing.plugin``, as it is for the tests of our users.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from blockbuster import BlockBuster
+
+THREAD_GRACE = 1.0  # seconds; a thread that was told to end may need a moment on a busy machine
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """The trio canary's loop: time jumps as soon as everybody waits. No other run asks for it."""
+    from trio.testing import MockClock  # noqa: PLC0415 - the default run needs no trio
+
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(scope="session")
+def blocking_call_detector() -> BlockBuster:
+    return BlockBuster()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call(
+    request: pytest.FixtureRequest, blocking_call_detector: BlockBuster
+) -> Iterator[None]:
+    """A call that would block the event loop raises ``BlockingError`` instead."""
+    if any(request.node.get_closest_marker(mark) for mark in ("realtime", "blocks_the_loop")):
+        yield
+        return
+    blocking_call_detector.activate()
+    try:
+        yield
+    finally:
+        blocking_call_detector.deactivate()
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert not left, f"{len(left)} tasks outlived the test: {left}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    on_asyncio = request.config.pluginmanager.hasplugin("asyncio")
+    if on_asyncio and inspect.iscoroutinefunction(request.function):
+        # Asked for here, before the test's own fixtures, hence torn down after them.
+        request.getfixturevalue("no_task_left")
+    before = set(threading.enumerate())
+    yield
+    ours = {t for t in threading.enumerate() if t.name.startswith("streamkit-")} - before
+    for thread in ours:
+        thread.join(THREAD_GRACE)
+
+    assert not [thread for thread in ours if thread.is_alive()]
