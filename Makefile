@@ -1,8 +1,9 @@
-# Every target makes its own environment first; on a machine with Python, pip and make there is nothing to prepare.
+# Every target makes its own environment first: Python, pip and make are all that a machine needs.
 #   make test ARGS="-k drain -x"     make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What we lint by file name, because flake8-async takes no folders; tests cancel wrongly on purpose.
@@ -13,18 +14,18 @@ LINTED := find $(wildcard streamkit examples) -name '*.py'
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("streamkit needs Python 3.11 or newer, this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 demo: $(READY) ## watch a client leave and the engine stop
 	$(BIN)/streamkit demo
 
-test: canary suite ## the trio canary, then every test
+test: $(if $(ARGS),,canary) suite ## the trio canary and every test, or what ARGS says
 
-suite: $(READY) ## every test; ARGS go to pytest
+suite: $(READY) ## every test
 	$(BIN)/python -m pytest $(ARGS)
 
 canary: $(READY) ## the loop-neutral tests again, on trio
@@ -49,8 +50,11 @@ coverage: $(READY) ## which lines and branches no test runs
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lowest: ## every test with the oldest dependencies that pyproject.toml admits
-	$(MAKE) fast VENV=.venv-lowest
+lowest: .venv-lowest.txt ## every test with the oldest dependencies that pyproject.toml admits
+	$(MAKE) suite VENV=.venv-lowest CONSTRAINTS=$<
+
+.venv-lowest.txt: pyproject.toml
+	sed -n 's/^ *"\([a-z0-9-]*\).*>=\([0-9.]*\)".*/\1==\2/p' $< > $@
 
 format: $(READY) ## let ruff write what it can
 	$(BIN)/ruff check --fix
