@@ -1,0 +1,80 @@
+"""The pytest plugin: which loop a test runs on. Without an opt-in it changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from typing import Final, TypeAlias
+
+import pytest
+
+from ._clock import VirtualTimeLoop
+
+LoopFactories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+INI: Final = "streamkit_virtual_time"
+_MARKERS: Final = (
+    "virtual_time: runs on streamkit's VirtualTimeLoop",
+    "realtime(*loops): runs on the real clock; once on each loop that is named: asyncio, uvloop",
+)
+_HOOK_NAME: Final = "streamkit_loop_factories"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ini option."""
+    text = "run every asyncio test on virtual time, unless it is marked with realtime"
+    parser.addini(INI, text, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Announce the markers; take part in the choice of loops if the project asked for it."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    if config.getini(INI):
+        _choose_loops(config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, None]:
+    """Take part from the first test on that is marked with virtual_time."""
+    # A wrapper, because it runs before pytest-asyncio's own implementation, which asks for loops.
+    if metafunc.definition.get_closest_marker("virtual_time"):
+        _choose_loops(metafunc.config)
+    return (yield)
+
+
+class LoopChoice:
+    """Registered on demand: where its hook exists, pytest-asyncio wants an answer for each test."""
+
+    @pytest.hookimpl(wrapper=True, optionalhook=True)
+    def pytest_asyncio_loop_factories(
+        self, config: pytest.Config, item: pytest.Item
+    ) -> Generator[None, LoopFactories | None, LoopFactories]:
+        """Answer for tests on virtual time; leave all others to the project's own hook."""
+        others = yield
+        names = ("realtime", "virtual_time")
+        closest = next((mark for mark in item.iter_markers() if mark.name in names), None)
+        virtual = config.getini(INI) if closest is None else closest.name == "virtual_time"
+        if virtual:
+            return {"virtual": VirtualTimeLoop}
+        if closest is not None and closest.args:
+            return {name: _real_loop(name) for name in closest.args}
+        return others or {"asyncio": asyncio.new_event_loop}
+
+
+def _choose_loops(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin(_HOOK_NAME):
+        config.pluginmanager.register(LoopChoice(), _HOOK_NAME)
+
+
+def _real_loop(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name not in _REAL_LOOPS:
+        raise pytest.UsageError(f"realtime({name!r}): known loops are {', '.join(_REAL_LOOPS)}")
+    return _REAL_LOOPS[name]
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    return pytest.importorskip("uvloop").new_event_loop()
+
+
+_REAL_LOOPS: Final[LoopFactories] = {"asyncio": asyncio.new_event_loop, "uvloop": _uvloop}
