@@ -12,6 +12,7 @@ __all__ = [
     "RequestRefused",
     "StreamCancelled",
     "StreamkitError",
+    "ThreadInterrupted",
     "UsageBug",
 ]
 
@@ -53,4 +54,12 @@ class EngineFailed(StreamkitError):
 
 
 class UsageBug(StreamkitError, TypeError):
-    """The caller's code is wrong: a signature, an argument or an order of calls that cannot work."""
+    """The caller's code is wrong: a signature, an argument or an order of calls."""
+
+
+class ThreadInterrupted(BaseException):
+    """Raised inside sync code that opted in with ``interrupt=True``, when its token is cancelled.
+
+    No :class:`StreamkitError` and no ``Exception``: it has to get past the ``except Exception`` of
+    model code, as ``KeyboardInterrupt`` does. Whoever called that code gets ``StreamCancelled``.
+    """

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from ._context import current_token, token_var
+from ._context import SCOPE_KEY, current_token, token_of, token_var
 from ._held import HOLD_LIMIT, held, hold, wait_held
 from ._lifecycle import LIVE, TRANSITIONS, Event, Phase, advance, diagram
 from ._loop import Interrupted, Interrupter, Loop, Timer, current_loop, now
 from ._reason import Cancellation, Reason
 from ._scope import cancel_scope
 from ._token import NEVER, CancelSource, CancelToken, Listener
-from ._watcher import POLL_INTERVAL, DisconnectWatcher, Pollable, Receivable, WatchMode
+from ._watcher import (
+    POLL_INTERVAL,
+    DisconnectWatcher,
+    Pollable,
+    Receivable,
+    WatchMode,
+    beside,
+)
 
 __all__ = [
     "HOLD_LIMIT",
     "LIVE",
     "NEVER",
     "POLL_INTERVAL",
+    "SCOPE_KEY",
     "TRANSITIONS",
     "CancelSource",
     "CancelToken",
@@ -33,6 +41,7 @@ __all__ = [
     "Timer",
     "WatchMode",
     "advance",
+    "beside",
     "cancel_scope",
     "current_loop",
     "current_token",
@@ -40,6 +49,7 @@ __all__ = [
     "held",
     "hold",
     "now",
+    "token_of",
     "token_var",
     "wait_held",
 ]

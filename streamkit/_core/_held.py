@@ -1,4 +1,4 @@
-"""Work that must outlive the request which started it: held strongly, limited in time, awaited at the end."""
+"""Work that outlives the request which started it: held strongly, limited in time, awaited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ._loop import Loop, current_loop
 
 logger = logging.getLogger("streamkit.cancel")
 
-HOLD_LIMIT: Final = 10.0  # seconds; an abort that takes longer is a defect to report, not to wait for
+HOLD_LIMIT: Final = (
+    10.0  # seconds; an abort that takes longer is a defect to report, not to wait for
+)
 
 
 class _Entry:
@@ -62,7 +64,7 @@ def held() -> list[str]:
 
 
 async def wait_held(timeout: float) -> list[str]:
-    """Wait until nothing is held in this loop; return the names of what is left after ``timeout`` seconds.
+    """Wait until nothing is held in this loop; return the names left after ``timeout`` seconds.
 
     Cancellation:
         Stops waiting. The held work goes on.

@@ -1,4 +1,4 @@
-"""The life of a request as one table; the documentation's diagram and the tests are derived from it."""
+"""The life of a request as one table; the diagram in the docs is generated from it."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def advance(phase: Phase, event: Event) -> Phase:
         return TRANSITIONS[phase][event]
     except KeyError:
         allowed = ", ".join(TRANSITIONS[phase]) or "nothing, it has ended"
-        raise UsageBug(
-            f"a request in phase {phase} cannot {event}; it allows: {allowed}"
-        ) from None
+        raise UsageBug(f"a request in phase {phase} cannot {event}; it allows: {allowed}") from None
 
 
 def diagram() -> str:

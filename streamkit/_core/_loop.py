@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 
@@ -84,7 +84,7 @@ class Interrupter(Protocol):
         """
 
 
-class Interrupted(Exception):  # noqa: N818 - a signal between two of our own frames, not an error
+class Interrupted(Exception):
     """The step was ended by :meth:`Interrupter.interrupt`."""
 
 
@@ -121,7 +121,7 @@ class _AsyncioLoop:
         self.now = loop.time
 
     def is_current(self) -> bool:
-        return asyncio._get_running_loop() is self._loop  # noqa: SLF001 - documented, never raises
+        return asyncio._get_running_loop() is self._loop
 
     def call_soon(self, call: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(call)
@@ -144,8 +144,10 @@ class _AsyncioLoop:
         return asyncio.current_task(self._loop)
 
     def when_done(self, task: object, call: Callable[[], object]) -> bool:
-        assert isinstance(task, asyncio.Task)
-        task.add_done_callback(lambda _: call())
+        def done(_: object) -> None:
+            call()
+
+        cast("asyncio.Task[object]", task).add_done_callback(done)
         return True
 
     def thread_started(self) -> None:
@@ -244,7 +246,7 @@ class _TrioLoop:
     def task(self) -> object:
         return sys.modules["trio"].lowlevel.current_task()
 
-    def when_done(self, task: object, call: Callable[[], object]) -> bool:  # noqa: ARG002
+    def when_done(self, task: object, call: Callable[[], object]) -> bool:
         return False  # trio has no such call: whoever asks must wait for a bounded time instead
 
     def thread_started(self) -> None:

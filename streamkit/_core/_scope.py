@@ -1,19 +1,17 @@
-"""The bridge between a cancel token and anyio's cancel scopes; only here a cancel becomes a value."""
+"""The bridge from a cancel token to anyio's scopes; only here a cancel becomes a value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import anyio
-
-from streamkit.errors import StreamCancelled
 
 from ._token import CancelToken
 
 
 @contextmanager
-def cancel_scope(token: CancelToken) -> Iterator[anyio.CancelScope]:
+def cancel_scope(token: CancelToken) -> Generator[anyio.CancelScope]:
     """Run a block that ends when the token is cancelled.
 
     Raises:

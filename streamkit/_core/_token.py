@@ -35,7 +35,7 @@ class Listener:
 
     def remove(self) -> bool:
         """Unregister. True when it had not been called and never will be."""
-        return self._token._remove(self)  # noqa: SLF001 - one idea in two classes
+        return self._token._remove(self)
 
     def fire(self, cancellation: Cancellation) -> None:
         """Call back, once; an error of the callback is logged and hurts nobody else."""
@@ -101,6 +101,16 @@ class CancelToken:
         return self._finished
 
     @property
+    def cancellable(self) -> bool:
+        """Whether anybody could cancel it: False only for work outside any request or stream."""
+        return self._loop is not None
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether something hangs on it."""
+        return bool(self._listeners)
+
+    @property
     def deadline(self) -> float:
         """The instant, on the loop's clock, at which it will be cancelled; ``inf`` without one."""
         return self._deadline
@@ -160,6 +170,8 @@ class CancelToken:
         once. It must not block and must not raise; an error is logged and the others still run.
         """
         listener = Listener(self, call)
+        if self._loop is None:
+            return listener  # nobody can cancel it: keeping callbacks for ever would be a leak
         with self._lock:
             late = self._cancellation
             if late is None:
@@ -169,7 +181,7 @@ class CancelToken:
         return listener
 
     def child(self, *others: CancelToken) -> CancelSource:
-        """Return a source of its own that is cancelled when this token (or one of ``others``) is."""
+        """Return a source of its own that is cancelled when this token, or another, is."""
         return CancelSource(self, *others)
 
     def __repr__(self) -> str:
@@ -246,7 +258,9 @@ class CancelSource:
     def phase(self, phase: Phase | None) -> None:
         self.token._phase = phase
 
-    def cancel(self, reason: Reason, detail: str = "", *, cause: Cancellation | None = None) -> bool:
+    def cancel(
+        self, reason: Reason, detail: str = "", *, cause: Cancellation | None = None
+    ) -> bool:
         """Tell the work to stop. True when this was the first cause and the work had not ended.
 
         Legal from any thread, any number of times; never blocks, never raises. From the loop's own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -13,7 +14,9 @@ from streamkit.errors import UsageBug
 from ._reason import Reason
 from ._token import CancelSource
 
-POLL_INTERVAL: Final = 0.5  # seconds; each poll costs 25 to 65 µs, a client is missed for half of it
+POLL_INTERVAL: Final = (
+    0.5  # seconds; each poll costs 25 to 65 µs, a client is missed for half of it
+)
 
 
 class WatchMode(StrEnum):
@@ -90,20 +93,52 @@ class DisconnectWatcher:
     async def _wait_told(self) -> None:
         assert isinstance(self._request, Receivable)
         # Before the body has been read the next message is a piece of it, and it is not ours.
-        await self._request.body()
+        if await _left_while_reading(self._request):
+            return
         while not _is_disconnect(await self._request.receive()):
             pass
 
     async def _ask(self) -> None:
         assert isinstance(self._request, Pollable)
-        if isinstance(self._request, Receivable):
-            # Asking before the body was read throws a piece of it away, on every server (measured).
-            await self._request.body()
+        # Asking before the body was read throws a piece of it away, on every server (measured).
+        if isinstance(self._request, Receivable) and await _left_while_reading(self._request):
+            return
         while not await self._request.is_disconnected():  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(self._interval)
 
     def __repr__(self) -> str:
         return f"<DisconnectWatcher {self.mode} {self._source.token!r}>"
+
+
+@asynccontextmanager
+async def beside(
+    watch: Callable[[], Coroutine[Any, Any, object]], name: str
+) -> AsyncGenerator[None]:
+    """Run ``watch`` in a task beside a block, and end it with the block.
+
+    An error of the block leaves as it is; a task group alone would wrap it.
+    """
+    error: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, name=name)
+        try:
+            yield
+        except BaseException as raised:  # noqa: BLE001 - raised again below, outside the group
+            error = raised
+        tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def _left_while_reading(request: Receivable) -> bool:
+    try:
+        await request.body()
+    except Exception as error:
+        # Starlette's; it cannot be imported here, and other frameworks named theirs after it.
+        if type(error).__name__ != "ClientDisconnect":
+            raise
+        return True
+    return False
 
 
 def _is_disconnect(message: Mapping[str, Any]) -> bool:

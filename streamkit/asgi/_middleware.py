@@ -1,0 +1,118 @@
+"""`CancellationMiddleware`: gives every request of an ASGI app a cancel token."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamkit._core import SCOPE_KEY, Reason, token_var, wait_held
+from streamkit.errors import StreamCancelled
+
+from ._drain import Drain
+from ._owner import RequestOwner
+from ._problems import cancelled_problem
+from ._sweeper import Sweeper
+
+logger = logging.getLogger("streamkit.asgi")
+
+WRITE_STALL: Final = (
+    15.0  # seconds; longer than any live client needs to read what its kernel holds
+)
+HELD_LIMIT: Final = 10.0  # seconds that aborts in flight may take when the server goes down
+LISTENING_VERSION: Final = "2.3"
+# From ASGI 2.4 on Starlette stops listening for the disconnect and waits for send() to raise. A
+# stream that waits for its first token sends nothing, so it would never hear of it (measured).
+
+
+class CancellationMiddleware:
+    """Owns each request's ``receive()`` and cancels its token when nobody listens any more.
+
+    Install it outermost: ``app.add_middleware(CancellationMiddleware)`` as the last one added, or
+    ``app = CancellationMiddleware(app)``. Any ASGI app and server will do.
+
+    Args:
+        app: The app below.
+        write_stall: Seconds that one ``send()`` may be blocked before the client counts as gone.
+        drain_grace: Seconds that running requests may go on after SIGTERM before they are cancelled
+            with reason ``drain``. Where the process handles signals itself, give None.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        write_stall: float = WRITE_STALL,
+        drain_grace: float | None = 25.0,  # Kubernetes kills 30 s after SIGTERM
+    ) -> None:
+        self.app = app
+        self.live: dict[RequestOwner, None] = {}
+        self.sweeper = Sweeper(self.live, write_stall=write_stall)
+        self.drain = Drain(self, drain_grace)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.drain.lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def cancel_all(self, reason: Reason, detail: str = "") -> int:
+        """Cancel every live request; return how many it hit."""
+        return sum(request.source.cancel(reason, detail) for request in list(self.live))
+
+    async def wait_aborts(self, timeout: float = HELD_LIMIT) -> None:
+        """Wait until every abort that was started has ended; log what has not."""
+        if left := await wait_held(timeout):
+            logger.error("still going on after %.3g s at shutdown: %s", timeout, ", ".join(left))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        owner = RequestOwner(scope, receive, send)
+        self.live[owner] = None
+        self.sweeper.wake()
+        owner.start()
+        outer = token_var.set(owner.token)
+        try:
+            await self.app(_own_scope(scope, owner), owner.receive, owner.send)
+        except (StreamCancelled, ClientDisconnect) as error:
+            await self._answer(owner, error)
+        except anyio.get_cancelled_exc_class() as error:
+            owner.source.cancel(*_who_cancelled(error))
+            raise
+        else:
+            await self._answer(owner, None)
+        finally:
+            token_var.reset(outer)
+            owner.stop()
+            del self.live[owner]
+
+    async def _answer(self, owner: RequestOwner, error: Exception | None) -> None:
+        """Say why there is no answer, where somebody can still hear it.
+
+        After the first byte nothing can be said: the response then stays incomplete, which every
+        server turns into a connection that ends un-cleanly.
+        """
+        cancellation = owner.token.cancellation
+        if cancellation is None and isinstance(error, StreamCancelled):
+            cancellation = error.cancellation  # only a stream of the request was cancelled
+        if cancellation is None or owner.response_started or owner.gone:
+            return
+        await cancelled_problem(cancellation)(owner.scope, owner.receive, owner.send)
+
+
+def _own_scope(scope: Scope, owner: RequestOwner) -> Scope:
+    asgi: dict[str, str] = scope.get("asgi", {})
+    version = min(asgi.get("spec_version", "2.0"), LISTENING_VERSION)
+    return {**scope, SCOPE_KEY: owner, "asgi": {**asgi, "spec_version": version}}
+
+
+def _who_cancelled(error: BaseException) -> tuple[Reason, str]:
+    """Tell a server's shutdown from a scope around us; servers cancel natively, anyio says so."""
+    if str(error).startswith("Cancelled via cancel scope"):
+        return Reason.REQUESTED, "a cancel scope around the app was cancelled"
+    return Reason.DRAIN, "the server cancelled the request's task"
