@@ -40,8 +40,7 @@ def describe_tasks(tasks: set[asyncio.Task[object]]) -> list[str]:
 
 def describe_threads() -> list[str]:
     """One line for each thread but the calling one: its name and the innermost places it is in."""
-    # Documented, in spite of its name; there is no other way to look into a thread.
-    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+    frames = sys._current_frames()
     others = [each for each in threading.enumerate() if each is not threading.current_thread()]
     return [f"{thread.name}: {_thread_stack(frames.get(thread.ident or 0))}" for thread in others]
 
