@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._chaos import ChaosReport, every_cancel_point, every_moment
 from ._clock import DeadlockError, VirtualTimeLoop, wait_all_tasks_blocked
 from ._connection import Chunk, Received, Sent
 from ._events import EventParser, ServerEvent
@@ -10,6 +11,7 @@ from ._gate import ThreadGate
 from ._lifespan import Lifespan
 
 __all__ = [
+    "ChaosReport",
     "Chunk",
     "DeadlockError",
     "EventParser",
@@ -20,5 +22,7 @@ __all__ = [
     "ServerEvent",
     "ThreadGate",
     "VirtualTimeLoop",
+    "every_cancel_point",
+    "every_moment",
     "wait_all_tasks_blocked",
 ]
