@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._adapter import EngineBase
 from ._base import (
     Capabilities,
     Chunk,
@@ -9,23 +10,42 @@ from ._base import (
     EngineStatistics,
     Generation,
     GenerationRequest,
+    Misbehaviour,
     Outcome,
     PhaseListener,
     Proof,
     StopReport,
     Usage,
 )
+from ._factory import build, engine_names, engine_options
+from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
+from ._ladder import LadderLimits, prove_stopped
+from ._options import Option
+from ._run import EngineRun
 
 __all__ = [
     "Capabilities",
     "Chunk",
     "Engine",
+    "EngineBase",
+    "EngineRun",
     "EngineStatistics",
+    "FakeEngine",
     "Generation",
     "GenerationRequest",
+    "LadderLimits",
+    "Misbehaviour",
+    "Option",
     "Outcome",
     "PhaseListener",
     "Proof",
+    "RequestRecord",
+    "StepLog",
+    "StepRecord",
     "StopReport",
     "Usage",
+    "build",
+    "engine_names",
+    "engine_options",
+    "prove_stopped",
 ]

@@ -1,9 +1,9 @@
-"""What every engine looks like from above: open a generation, read it, cancel it, have it proved stopped."""
+"""What every engine looks like from above: open a generation, read, cancel, prove it stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Literal, Protocol, Self
 
@@ -18,11 +18,20 @@ class GenerationRequest:
         prompt: The text that comes before.
         max_tokens: Tokens to make at most, for each choice; None leaves it to the engine.
         n: Choices, generated side by side.
+
+    Raises:
+        ValueError: A number is below 1. What is too much, the engine says in ``open()``.
     """
 
     prompt: str
     max_tokens: int | None = None
     n: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +76,49 @@ class Outcome(StrEnum):
     RUNNING = "running"  # not known to have ended: the wait for it timed out
 
 
+class Misbehaviour(StrEnum):
+    """How an engine broke its word about a cancel; the values are the words in logs and metrics.
+
+    They name what was seen, not what the engine meant by it.
+    """
+
+    IGNORED = "ignored"  # it took the abort, said nothing, and goes on
+    LOST = "lost"  # the first abort had no effect, the second one had
+    RUNS_ON = "runs_on"  # it said that it stopped, and goes on
+    LATE = "late"  # nothing came back within the bound, neither an answer nor a stop
+    SILENT = "silent"  # it stopped, and never said so
+    CRASHED = "crashed"  # it died between the cancel and the proof
+    BLOCKED = "blocked"  # the event loop stood still between the cancel and the proof
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopReport:
     """What is known of the end of a generation.
 
     Attributes:
         outcome: How it ended; ``running`` when no proof came in time.
-        proof: The strongest proof of stop there is, or None.
+        proof: The strongest proof of stop there is, or None. Being there is not being enough: an
+            engine can answer, and run on.
+        answered: Whether the engine's own last word to this request came.
         told_after: Seconds from the cancel to the abort being handed to the engine, or None.
         stopped_after: Seconds from the cancel to the proof, or None.
         tokens_made: Tokens that the engine says it made for this request in all, or None.
         tokens_after_cancel: Of those, made after the cancel, or None when the engine cannot tell.
         error: What the abort itself raised, or what the engine died of.
-        steps: The rungs of the ladder that were needed: ``()``, ``("again",)``, … up to ``"report"``.
+        steps: The rungs of the ladder that were needed: ``()``, ``("again",)``, … to ``"report"``.
+        misbehaviour: What the engine is suspected of, or None.
     """
 
     outcome: Outcome
     proof: Proof | None = None
+    answered: bool = False
     told_after: float | None = None
     stopped_after: float | None = None
     tokens_made: int | None = None
     tokens_after_cancel: int | None = None
     error: BaseException | None = None
     steps: tuple[str, ...] = ()
+    misbehaviour: Misbehaviour | None = None
 
     @property
     def stopped(self) -> bool:
@@ -104,7 +133,7 @@ class Usage:
     Attributes:
         prompt_tokens: Tokens of the prompt, once the engine said so (else 0).
         handed_over: Tokens given to the consumer of the iterator.
-        discarded: Tokens that the engine made and the consumer never got (cut short, or made late).
+        discarded: Tokens that the engine made and the consumer never got: cut short, or late.
     """
 
     prompt_tokens: int = 0
@@ -164,6 +193,7 @@ class EngineStatistics:
         steps: Steps made.
         tokens: Tokens made (decode), for everyone.
         quarantined: Slots that streamkit no longer trusts, because no proof of stop came.
+        misbehaviours: How often the engine broke its word about a cancel, and how.
     """
 
     slots: int
@@ -172,6 +202,7 @@ class EngineStatistics:
     steps: int
     tokens: int
     quarantined: int = 0
+    misbehaviours: Mapping[Misbehaviour, int] = field(default_factory=dict[Misbehaviour, int])
 
 
 class Generation(Protocol):
@@ -194,14 +225,17 @@ class Generation(Protocol):
 
     def __aiter__(self) -> Self: ...
 
-    async def __anext__(self) -> Chunk:
+    def __anext__(self) -> Awaitable[Chunk]:
         """The next piece; the first call submits the request.
+
+        Does not suspend when a piece is there already.
 
         After a cancel the iterator ends (``StopAsyncIteration``) within one wake-up, whether the
         engine answers or not; ``cancellation`` tells such an end from a whole one.
 
         Raises:
             EngineFailed: The engine broke; its own error is the ``__cause__``.
+            RequestRefused: It has no room, and said so when the request was submitted.
 
         Cancellation:
             Implies ``cancel()``: the engine is told to abort.
@@ -250,6 +284,10 @@ class Engine(Protocol):
     def name(self) -> str: ...
     @property
     def capabilities(self) -> Capabilities: ...
+    @property
+    def failure(self) -> BaseException | None:
+        """What it died of, or None: a dead engine refuses every request at once."""
+        ...
 
     def open(
         self,
@@ -267,6 +305,10 @@ class Engine(Protocol):
             token: The cancel token it hangs on; None takes ``current_token()``. When it is
                 cancelled, the generation is, in the same turn of the event loop.
             on_phase: Told of each phase the generation enters, as it enters it.
+
+        Raises:
+            ValueError: This engine could never serve such a request, however long it waited.
+            UsageBug: A request with this id is in flight.
         """
         ...
 
@@ -276,6 +318,10 @@ class Engine(Protocol):
 
     def quarantine(self, generation: Generation) -> None:
         """Count its slot as lost until the engine proves, however late, that it stopped."""
+        ...
+
+    def notice(self, misbehaviour: Misbehaviour) -> None:
+        """Count a broken word, for ``statistics()``."""
         ...
 
     async def aclose(self) -> None:
