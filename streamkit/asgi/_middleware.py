@@ -90,6 +90,7 @@ class CancellationMiddleware:
             token_var.reset(outer)
             owner.stop()
             del self.live[owner]
+            self.sweeper.rest()
 
     async def _answer(self, owner: RequestOwner, error: Exception | None) -> None:
         """Say why there is no answer, where somebody can still hear it.

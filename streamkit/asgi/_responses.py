@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,15 +29,20 @@ from streamkit._core import (
     Reason,
     Timer,
     beside,
-    cancel_scope,
     current_loop,
     hold,
 )
 from streamkit.errors import StreamCancelled, UsageBug
-from streamkit.streams import CancellableStream, ThreadedGenerator, cancellable
+from streamkit.streams import (
+    BREATHE_EVERY,
+    CancellableStream,
+    ThreadedGenerator,
+    cancellable,
+    drive,
+)
 
 from ._problems import error_event
-from ._sse import HEARTBEAT, EventEncoder, ServerEvent, encode_event
+from ._sse import HEARTBEAT, EventEncoder, ServerEvent, as_bytes, encode_event
 
 logger = logging.getLogger("streamkit.asgi")
 
@@ -39,7 +53,7 @@ GOODBYE_LIMIT: Final = (
 )
 
 Source = AsyncIterator[Any] | Iterator[Any]
-Stream = CancellableStream[Any] | ThreadedGenerator[Any]
+Stream: TypeAlias = CancellableStream[Any] | ThreadedGenerator[Any]
 
 
 class ByteStream(Response):
@@ -72,6 +86,7 @@ class ByteStream(Response):
         background: BackgroundTask | None = None,
     ) -> None:
         self._stream = _as_stream(source)
+        self._started = False
         self.status_code = status_code
         self.media_type = media_type or self.media_type
         self.background = background
@@ -92,30 +107,34 @@ class ByteStream(Response):
         await self._run_background()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stream = self._stream
-        try:
-            async with _watched(scope, receive, stream.source):
-                with cancel_scope(stream.token):
-                    await self._respond(send)
-        finally:
-            await stream.aclose()
+        async with _watched(scope, receive, self._stream.source):
+            await drive(self._stream, partial(self._respond, send))
 
     async def _run_background(self) -> None:
         if self.background is not None:
             await self.background()
 
-    async def _respond(self, send: Send) -> None:
-        started = False
-        async for chunk in self._stream:
-            if not started:
-                await self._start(send)
-                started = True
-            await send(_body(self._encode(chunk), more=True))
-        if not started:
+    async def _respond(self, send: Send, chunks: AsyncIterator[Any]) -> None:
+        token = self._stream.token
+        count = 0
+        async for chunk in chunks:
+            if token.cancelled:  # the generator swallowed it
+                return
+            if data := self._encode(chunk):
+                await self._send(send, data)
+            count += 1
+            if not count % BREATHE_EVERY:
+                await anyio.lowlevel.checkpoint()
+        if not token.cancelled:
+            await self._send(send, self._last(count), more=False)
+
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        if not self._started:
             await self._start(send)
-        await send(_body(b"", more=False))
+        await send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _start(self, send: Send) -> None:
+        self._started = True
         await send(
             {
                 "type": "http.response.start",
@@ -124,11 +143,14 @@ class ByteStream(Response):
             }
         )
 
+    def _last(self, count: int) -> bytes:
+        return b""
+
     def _encode(self, chunk: object) -> bytes:
         if isinstance(chunk, str):
             return chunk.encode(self.charset)
-        if isinstance(chunk, bytes | bytearray | memoryview):
-            return bytes(chunk)
+        if (data := as_bytes(chunk)) is not None:
+            return data
         raise UsageBug(
             f"a ByteStream sends str or bytes, its source yielded {type(chunk).__name__}; "
             "yield text, or use EventStream, which sends other values as JSON"
@@ -178,43 +200,33 @@ class EventStream(ByteStream):
         self._heartbeat = _Heartbeat(heartbeat)
         self._summary = summary
         self._encoder = EventEncoder()
-        self._started = False
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._heartbeat.beating(lambda: self._beat(send)):
+            with self._heartbeat.running(partial(self._beat, send)):
                 await super()._run(scope, receive, send)
         except Exception as error:
             if not self._started:
                 raise
             await self._say_goodbye(error, send)
 
-    async def _respond(self, send: Send) -> None:
-        chunks = 0
-        encode = self._encoder.encode
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         heartbeat = self._heartbeat
-        async for chunk in self._stream:
-            if not self._started:
-                await self._start(send)
-            if data := encode(chunk):
-                await heartbeat.make_way()
-                await send(_body(data, more=True))
-            chunks += 1
-        if not self._started:
-            await self._start(send)
-        summary = self._summary() if self._summary else {"finish_reason": "stop", "tokens": chunks}
-        done = encode_event(ServerEvent(event="done", data=summary))
-        await heartbeat.make_way(for_good=True)
-        await send(_body(self._encoder.flush() + done, more=False))
+        heartbeat.touch()
+        if heartbeat.beating is not None:
+            await heartbeat.beating.wait()
+        await super()._send(send, data, more=more)
 
-    async def _start(self, send: Send) -> None:
-        self._started = True
-        await super()._start(send)
+    def _encode(self, chunk: object) -> bytes:
+        return self._encoder.encode(chunk)
+
+    def _last(self, count: int) -> bytes:
+        self._heartbeat.stop()
+        summary = self._summary() if self._summary else {"finish_reason": "stop", "tokens": count}
+        return self._encoder.flush() + encode_event(ServerEvent(event="done", data=summary))
 
     async def _beat(self, send: Send) -> None:
-        if not self._started:
-            await self._start(send)
-        await send(_body(HEARTBEAT, more=True))
+        await super()._send(send, HEARTBEAT)
 
     async def _say_goodbye(self, error: Exception, send: Send) -> None:
         if isinstance(error, StreamCancelled):
@@ -223,84 +235,81 @@ class EventStream(ByteStream):
             logger.error("a stream broke off", exc_info=error)
         last = encode_event(ServerEvent(event="error", data=error_event(error)))
         with anyio.move_on_after(GOODBYE_LIMIT) as scope:
-            await send(_body(self._encoder.flush() + last, more=False))
+            await self._send(send, self._encoder.flush() + last, more=False)
         if scope.cancelled_caught:
             raise error
 
 
 class _Heartbeat:
-    """One timer a stream, no task while it is silent, one stamp a chunk."""
+    """One timer a stream, no task while it is silent, one stamp a chunk.
 
-    __slots__ = ("_beat", "_beating", "_every", "_last", "_loop", "_timer")
+    Attributes:
+        beating: Set while a comment is on its way: chunks have to wait for it.
+    """
+
+    __slots__ = ("_beat", "_every", "_last", "_loop", "_timer", "beating")
 
     def __init__(self, every: float | None) -> None:
         self._every = every
         self._loop = current_loop()
-        self._last = self._loop.now()
+        self._last = 0.0
         self._timer: Timer | None = None
         self._beat: Callable[[], Awaitable[None]] | None = None
-        self._beating: anyio.Event | None = None
+        self.beating: anyio.Event | None = None
 
     @contextmanager
-    def beating(self, beat: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    def running(self, beat: Callable[[], Awaitable[None]]) -> Generator[None]:
         """Call ``beat`` after each silence of the interval, while the block runs."""
         self._beat = beat
-        self._last = self._loop.now()
+        self.touch()
         self._arm()
         try:
             yield
         finally:
-            self._stop()
+            self.stop()
 
-    async def make_way(self, *, for_good: bool = False) -> None:
-        """A chunk is about to be sent: wait for a comment that is on its way."""
+    def touch(self) -> None:
+        """Something is being sent."""
         self._last = self._loop.now()
-        if for_good:
-            self._stop()
-        if self._beating is not None:
-            await self._beating.wait()
 
-    def _arm(self) -> None:
-        if self._every is not None:
-            self._timer = self._loop.call_at(self._last + self._every, self._due)
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """No beat after this one."""
         self._beat = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def _arm(self) -> None:
+        if self._every is not None:
+            self._timer = self._loop.call_at(self._last + self._every, self._due)
+
     def _due(self) -> None:
-        if self._every is None or self._beat is None:
-            return
-        if self._loop.now() - self._last >= self._every and self._beating is None:
-            self._last = self._loop.now()
-            self._beating = anyio.Event()
-            hold(self._send_one, name="heartbeat", limit=math.inf)
+        assert self._every is not None
+        if self._loop.now() - self._last >= self._every:
+            self.touch()
+            if self.beating is None:  # the one before is stuck: the sweeper deals with that
+                self.beating = anyio.Event()
+                hold(self._beat_once, name="heartbeat", limit=math.inf)
         self._arm()
 
-    async def _send_one(self) -> None:
-        assert self._beating is not None
+    async def _beat_once(self) -> None:
+        assert self.beating is not None
         try:
             if self._beat is not None:
                 await self._beat()
         finally:
-            self._beating.set()
-            self._beating = None
+            self.beating.set()
+            self.beating = None
 
 
 def _as_stream(source: Source) -> Stream:
     if isinstance(source, CancellableStream | ThreadedGenerator):
-        return cast("Stream", source)
-    return cast("Stream", cancellable(source))
-
-
-def _body(data: bytes, *, more: bool) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
+        return source
+    return cancellable(source)
 
 
 @asynccontextmanager
-async def _watched(scope: Scope, receive: Receive, source: CancelSource) -> AsyncIterator[None]:
+async def _watched(scope: Scope, receive: Receive, source: CancelSource) -> AsyncGenerator[None]:
     """Listen for the disconnect ourselves where no middleware of ours does."""
     if SCOPE_KEY in scope:
         yield

@@ -10,7 +10,7 @@ import codecs
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from streamkit.errors import UsageBug
 
@@ -60,8 +60,8 @@ class EventEncoder:
         """One chunk as one event; ``b""`` while only part of a character is there."""
         if isinstance(chunk, str):
             return self._text(chunk)
-        if isinstance(chunk, bytes | bytearray | memoryview):
-            return self._bytes(bytes(chunk))
+        if (data := as_bytes(chunk)) is not None:
+            return self._bytes(data)
         if isinstance(chunk, ServerEvent):
             return encode_event(chunk)
         return self._text(as_json(chunk))
@@ -100,6 +100,13 @@ def encode_event(event: ServerEvent) -> bytes:
         lines.append(b"retry: %d\r\n" % event.retry)
     data = event.data if isinstance(event.data, str) else as_json(event.data)
     return b"".join([*lines, _data_lines(data), b"\r\n"])
+
+
+def as_bytes(chunk: object) -> bytes | None:
+    """A bytes-like chunk as bytes; None for anything else."""
+    if isinstance(chunk, bytes | bytearray | memoryview):
+        return bytes(cast("bytes", chunk))
+    return None
 
 
 def as_json(value: Any) -> str:

@@ -1,14 +1,12 @@
-"""One task for the whole process that looks for what no event tells; it lives while requests do."""
+"""Looks, at an interval, for what no event tells: one timer for all requests that are alive."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
-import anyio
-
-from streamkit._core import current_loop, now
+from streamkit._core import Loop, Timer, current_loop
 
 from ._owner import RequestOwner
 
@@ -19,7 +17,7 @@ LAG_LIMIT: Final = 0.25  # seconds; user code that blocks the loop this long del
 
 
 class Sweeper:
-    """Checks the live requests at an interval.
+    """Checks the live requests; asleep while there are none.
 
     Never a task or a timer per chunk: one stamp before each send, read from here.
 
@@ -27,33 +25,45 @@ class Sweeper:
         blocked_for: Seconds, in all, by which sweeps came late because something blocked the loop.
     """
 
-    __slots__ = ("_interval", "_live", "_running", "_write_stall", "blocked_for")
+    __slots__ = ("_due", "_interval", "_live", "_loop", "_timer", "_write_stall", "blocked_for")
 
     def __init__(
-        self, live: Iterable[RequestOwner], *, write_stall: float, interval: float = SWEEP_INTERVAL
+        self,
+        live: Collection[RequestOwner],
+        *,
+        write_stall: float,
+        interval: float = SWEEP_INTERVAL,
     ) -> None:
         self._live = live
         self._write_stall = write_stall
         self._interval = interval
-        self._running = False
+        self._loop: Loop | None = None
+        self._timer: Timer | None = None
+        self._due = 0.0
         self.blocked_for = 0.0
 
     def wake(self) -> None:
         """There is a request to look after."""
-        if not self._running:
-            self._running = True
-            current_loop().spawn(self._sweep, "streamkit sweeper")
+        if self._timer is None:
+            self._loop = current_loop()
+            self._arm(self._loop)
 
-    async def _sweep(self) -> None:
-        try:
-            while requests := list(self._live):
-                for request in requests:
-                    request.check(self._write_stall)
-                due = now() + self._interval
-                await anyio.sleep_until(due)
-                self._note_lag(now() - due)
-        finally:
-            self._running = False
+    def rest(self) -> None:
+        """A request has ended; with the last one there is nothing to look after."""
+        if not self._live and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, loop: Loop) -> None:
+        self._due = loop.now() + self._interval
+        self._timer = loop.call_at(self._due, self._sweep)
+
+    def _sweep(self) -> None:
+        assert self._loop is not None
+        self._note_lag(self._loop.now() - self._due)
+        for request in list(self._live):
+            request.check(self._write_stall)
+        self._arm(self._loop)
 
     def _note_lag(self, late: float) -> None:
         if late < LAG_LIMIT:

@@ -47,6 +47,7 @@ async def watch_disconnect(
     watcher = DisconnectWatcher(request, source, mode=mode, interval=interval)
     outer = token_var.set(source.token)
     try:
+        await watcher.prepare()
         async with beside(watcher.run, f"streamkit disconnect watcher ({watcher.mode})"):
             with cancel_scope(source.token):
                 yield source.token

@@ -25,11 +25,12 @@ from streamkit._core import (
     CancelSource,
     CancelToken,
     DisconnectWatcher,
+    Interrupted,
     Listener,
     Pollable,
     Reason,
     beside,
-    cancel_scope,
+    current_loop,
     current_token,
     hold,
     token_of,
@@ -38,6 +39,7 @@ from streamkit._core import (
 from streamkit.errors import StreamCancelled, UsageBug
 
 from ._calls import call_here
+from ._insist import Step
 from ._signature import find_request
 from ._stream import CLOSE_GRACE, Abortable, Blame, CancellableStream
 from ._threaded import BATCH_LIMIT, REPORT_AFTER, ThreadedGenerator
@@ -138,7 +140,7 @@ def _wrap_object(target: object, options: _Options) -> object:
     if inspect.iscoroutine(target):
         coroutine = cast("Coroutine[Any, Any, object]", target)
         return _run(lambda: coroutine, None, parent, options)
-    stream = _stream_over(target, None, parent, options)
+    stream: object = _stream_over(target, None, parent, options)
     if stream is None:
         raise UsageBug(
             "cancellable() takes a function, an async iterator, a generator, a coroutine or an "
@@ -237,10 +239,12 @@ async def _run(
     outer = token_var.set(source.token)
     try:
         async with _watched(request, source):
-            with cancel_scope(source.token):
-                result = await call()
-    except StreamCancelled:
-        raise
+            step = Step(current_loop(), options.close_grace, f"a call of {call!r}")
+            listeners.append(source.token.add_listener(lambda _: step.stop()))
+            result = await step.run(call())
+    except Interrupted:
+        assert source.token.cancellation is not None
+        raise StreamCancelled(source.token.cancellation) from None
     except anyio.get_cancelled_exc_class() as error:
         source.cancel(Reason.REQUESTED, f"the task running it was cancelled: {error}")
         raise
@@ -266,6 +270,7 @@ async def _watched(request: object, source: CancelSource) -> AsyncGenerator[None
         yield
         return
     watcher = DisconnectWatcher(request, source)
+    await watcher.prepare()
     async with beside(watcher.run, f"streamkit disconnect watcher ({watcher.mode})"):
         yield
 

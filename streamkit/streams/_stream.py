@@ -14,7 +14,6 @@ from streamkit._core import (
     CancelSource,
     CancelToken,
     Interrupted,
-    Interrupter,
     Loop,
     Reason,
     Timer,
@@ -24,12 +23,18 @@ from streamkit._core import (
 )
 from streamkit.errors import StreamCancelled
 
+from ._insist import Step
+
 logger = logging.getLogger("streamkit.streams")
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CLOSE_GRACE: Final = 5.0  # seconds; what a generator's own cleanup may take before it is given up
-INSIST_AFTER: Final = 0.1  # seconds between two interrupts of a step that swallowed the first one
+
+BREATHE_EVERY: Final = 16
+# items; a generator that never waits, before a send() that never blocks, would else keep the loop
+# from ever hearing that the client left (measured: to the last of 1,000,000 tokens)
 
 BLAME_LIMIT: Final = 0.1  # seconds; asking the server why we were cancelled must not keep us
 
@@ -66,13 +71,13 @@ class CancellableStream(Generic[T]):
         "_close_grace",
         "_closed",
         "_closing",
+        "_count",
         "_driver",
         "_ended",
-        "_interrupter",
         "_items",
         "_loop",
         "_source",
-        "_stepping",
+        "_step",
         "_timer",
         "token",
     )
@@ -91,9 +96,9 @@ class CancellableStream(Generic[T]):
         self._loop: Loop = current_loop()
         self._source = source
         self.token: CancelToken = source.token
-        self._interrupter: Interrupter | None = None
+        self._step = Step(self._loop, close_grace, f"a step of {items!r}")
         self._driver: object = None
-        self._stepping = False
+        self._count = 0
         self._ended = False  # nothing more will come out
         self._closing = False
         self._closed = anyio.Event()
@@ -111,13 +116,16 @@ class CancellableStream(Generic[T]):
     async def __anext__(self) -> T:
         if self._ended or self.token.cancelled:
             await self._refuse()
-        interrupter = self._interrupter or self._begin()
-        if self._stepping:
+        if self._driver is None:
+            self._driver = self._loop.task()
+        elif self._step.running:
             raise RuntimeError(f"{self!r} is already being read by another task")
+        self._count += 1
         outer = token_var.set(self.token)
-        self._stepping = True
         try:
-            return await interrupter.step(anext(self._items))
+            if not self._count % BREATHE_EVERY:
+                await self._step.run(anyio.lowlevel.checkpoint())
+            return await self._step.run(anext(self._items))
         except Interrupted:
             await self._close_interrupted()
             raise StreamCancelled(self._cause) from None
@@ -128,8 +136,36 @@ class CancellableStream(Generic[T]):
             await self._cut_short(error)
             raise
         finally:
-            self._stepping = False
             token_var.reset(outer)
+
+    async def drive(self, consume: Callable[[AsyncIterator[T]], Awaitable[R]]) -> R:
+        """Hand the bare items to ``consume`` and end it, wherever it waits, when cancelled.
+
+        For whoever reads a stream whole, in one place: nothing at all of ours is then run per item.
+        ``consume`` should look at ``token.cancelled`` between items, for a generator that swallows
+        its cancel. The generator is closed when this returns, in this task.
+
+        Raises:
+            StreamCancelled: It was cut short.
+        """
+        self._driver = self._loop.task()
+        outer = token_var.set(self.token)
+        try:
+            result = await self._step.run(consume(self._items))
+        except Interrupted:
+            raise StreamCancelled(self._cause) from None
+        except Exception:
+            self._end()
+            raise
+        except BaseException as error:
+            await self._cut_short(error)
+            raise
+        finally:
+            token_var.reset(outer)
+            await self._close()
+        self.token.raise_if_cancelled()
+        self._end()
+        return result
 
     async def aclose(self) -> None:
         """Cancel the work unless it has ended, and wait until its generator is closed.
@@ -141,13 +177,8 @@ class CancellableStream(Generic[T]):
             self._source.cancel(Reason.REQUESTED, "closed by its reader")
         await self._close()
 
-    def _begin(self) -> Interrupter:
-        self._driver = self._loop.task()
-        self._interrupter = self._loop.interrupter()
-        return self._interrupter
-
     async def _refuse(self) -> None:
-        await self._close()
+        await self._close_shielded()
         self.token.raise_if_cancelled()
         raise StopAsyncIteration
 
@@ -158,8 +189,7 @@ class CancellableStream(Generic[T]):
         return cancellation
 
     async def _close_interrupted(self) -> None:
-        self._stepping = False
-        await self._close()
+        await self._close_shielded()
         # A scope around us that was cancelled for the same reason goes first: frameworks end a
         # response whose client left with their own cancel, and quietly.
         await anyio.lowlevel.checkpoint()
@@ -171,20 +201,19 @@ class CancellableStream(Generic[T]):
 
     async def _cut_short(self, error: BaseException) -> None:
         """The task that drives us was cancelled from outside; the generator has unwound with it."""
-        self._stepping = False
         if self._blame is not None and not self.token.cancelled:
             with anyio.move_on_after(BLAME_LIMIT, shield=True):
                 await self._blame(self._source)
         self._source.cancel(Reason.REQUESTED, f"the task reading it ended: {type(error).__name__}")
-        await self._close()
+        await self._close_shielded()
 
     # -- cancelled -----------------------------------------------------------------------------
 
     def _stop(self, _: Cancellation) -> None:
         if self._ended:
             return
-        if self._stepping:
-            self._insist()
+        if self._step.running:
+            self._step.stop()
         elif self._driver is None:
             hold(self._close, name="closing a stream that never began")
         else:
@@ -192,19 +221,20 @@ class CancellableStream(Generic[T]):
             self._loop.when_done(self._driver, self._adopt)
             self._timer = self._loop.call_at(self._loop.now() + self._close_grace, self._adopt)
 
-    def _insist(self) -> None:
-        # User code may swallow one cancel; anyio's scopes repeat theirs for the same reason.
-        if self._stepping and self._interrupter is not None:
-            self._interrupter.interrupt()
-            self._timer = self._loop.call_at(self._loop.now() + INSIST_AFTER, self._insist)
-
     def _adopt(self) -> None:
         """The driver ended, or is busy elsewhere, and left the generator suspended."""
-        if not self._closing and not self._stepping:
+        if not self._closing and not self._step.running:
             hold(self._close, name="closing a stream that its reader left")
 
+    async def _close_shielded(self) -> None:
+        # Below a framework, a scope around us is cancelled, mostly, and would cut the cleanup at
+        # its first await. The price: a generator that holds a scope of its own across a yield
+        # cannot be closed cleanly below such a framework; with our responses it can.
+        with anyio.CancelScope(shield=True):
+            await self._close()
+
     async def _close(self) -> None:
-        if self._stepping or self._closing:  # whoever drives it closes it, now that it is cancelled
+        if self._step.running or self._closing:  # whoever drives it closes it
             with anyio.move_on_after(self._close_grace, shield=True):
                 await self._closed.wait()
             return
@@ -218,23 +248,27 @@ class CancellableStream(Generic[T]):
             self._closed.set()
 
     async def _close_items(self) -> None:
+        # Limited by a timer, not by a scope: a generator that holds a scope of its own across a
+        # yield (a task group, a timeout) would leave it inside ours, which anyio forbids.
         aclose = getattr(self._items, "aclose", None)
         if aclose is None:
             return
-        with anyio.move_on_after(self._close_grace, shield=True) as scope:
-            try:
-                await aclose()
-            except Exception:
-                logger.exception("the cleanup of a cancelled stream failed: %r", self._items)
-        if scope.cancelled_caught:
-            logger.error(
+        timer = self._loop.call_at(self._loop.now() + self._close_grace, self._step.stop)
+        try:
+            await self._step.run(aclose())
+        except Interrupted:
+            logger.error(  # noqa: TRY400 - our own signal's traceback says nothing
                 "the cleanup of a cancelled stream did not end within %.3g s and was given up: %r",
                 self._close_grace,
                 self._items,
             )
+        except Exception:
+            logger.exception("the cleanup of a cancelled stream failed: %r", self._items)
+        finally:
+            timer.cancel()
 
     def __repr__(self) -> str:
-        state = "reading" if self._stepping else "ended" if self._ended else "open"
+        state = "reading" if self._step.running else "ended" if self._ended else "open"
         return f"<CancellableStream {state} {self.token!r}>"
 
 
@@ -252,7 +286,7 @@ async def close_orphans() -> None:
     if not _orphans:
         return
     for stream in _orphans.pop(current_loop().task(), []):
-        await stream._close()
+        await stream._close_shielded()
 
 
 def _forget(stream: CancellableStream[Any]) -> None:

@@ -1,5 +1,7 @@
 """The bridge from token to scope, and the interrupter that stands in for it between yields."""
 
+import contextlib
+
 import anyio
 import pytest
 
@@ -78,10 +80,8 @@ async def test_a_step_that_swallows_the_interrupt_is_interrupted_all_the_same():
     interrupter = current_loop().interrupter()
 
     async def stubborn() -> str:
-        try:
+        with contextlib.suppress(BaseException):
             await anyio.sleep(60)
-        except BaseException:  # noqa: BLE001, S110 - it is the point
-            pass
         return "a result for nobody"
 
     async with anyio.create_task_group() as tasks:
@@ -140,9 +140,12 @@ async def test_a_task_beside_a_block_ends_with_it_and_wraps_no_error():
         finally:
             ended.append(True)
 
-    with pytest.raises(KeyError):
+    async def block() -> None:
         async with beside(watch, "watch"):
             await anyio.sleep(1)
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await block()
 
     assert ended == [True]

@@ -1,0 +1,44 @@
+"""Reads a stream whole, in one place, so that nothing of ours has to run for each item."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from streamkit._core import Interrupted, current_loop
+from streamkit.errors import StreamCancelled
+
+from ._insist import Step
+from ._stream import CLOSE_GRACE, CancellableStream
+from ._threaded import ThreadedGenerator
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def drive(
+    stream: CancellableStream[T] | ThreadedGenerator[T],
+    consume: Callable[[AsyncIterator[T]], Awaitable[R]],
+) -> R:
+    """Hand the items to ``consume`` and end it, wherever it waits, when the stream is cancelled.
+
+    The stream is closed when this returns.
+
+    Raises:
+        StreamCancelled: It was cut short.
+
+    Cancellation:
+        Cancels the stream.
+    """
+    if isinstance(stream, CancellableStream):
+        return await stream.drive(consume)
+    step = Step(current_loop(), CLOSE_GRACE, f"the reader of {stream!r}")
+    listener = stream.token.add_listener(lambda _: step.stop())
+    try:
+        return await step.run(consume(stream))
+    except Interrupted:
+        assert stream.token.cancellation is not None
+        raise StreamCancelled(stream.token.cancellation) from None
+    finally:
+        listener.remove()
+        await stream.aclose()
