@@ -105,7 +105,8 @@ def current_loop() -> Loop:
 
 def now() -> float:
     """The clock of the running loop, in seconds; everything in streamkit reads this one clock."""
-    return anyio.current_time()
+    # Not anyio.current_time(): it knows no loop in a timer's callback, where deadlines cancel.
+    return current_loop().now()
 
 
 _detached: set[asyncio.Task[object]] = set()
