@@ -222,6 +222,10 @@ class Generation(Protocol):
 
     @property
     def usage(self) -> Usage: ...
+    @property
+    def limit(self) -> int | None:
+        """Tokens that it may make, of all choices together; None when the engine does not say."""
+        ...
 
     def __aiter__(self) -> Self: ...
 

@@ -43,6 +43,11 @@ class GenerationHandle:
         """The books of it."""
         return self.run.usage
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens that it may make, of all choices together; None when the engine does not say."""
+        return self.run.limit
+
     def __aiter__(self) -> Self:
         return self
 

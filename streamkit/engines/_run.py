@@ -279,6 +279,12 @@ class EngineRun(ABC):
         """The books of it."""
         return self._outbox.usage(self._prompt_tokens)
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens that it may make; an adapter that knows the engine's default says it here."""
+        asked = self.request.max_tokens
+        return None if asked is None else asked * self.request.n
+
     def report(self) -> StopReport:
         """What is known of its end by now."""
         return self._evidence.report(self._cancellation, self._tokens_made())
