@@ -264,6 +264,10 @@ class CancellableStream(Generic[T]):
             )
         except Exception:
             logger.exception("the cleanup of a cancelled stream failed: %r", self._items)
+        except BaseExceptionGroup as group:
+            # What a task group makes of the GeneratorExit that passes through it.
+            if group.split(GeneratorExit)[1] is not None:
+                raise
         finally:
             timer.cancel()
 
