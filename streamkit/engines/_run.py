@@ -89,6 +89,7 @@ class EngineRun(ABC):
         "_phase",
         "_prompt_tokens",
         "_state",
+        "limit",
         "request_id",
         "token",
     )
@@ -96,6 +97,9 @@ class EngineRun(ABC):
     def __init__(self, opening: Opening, owner: Owner) -> None:
         self.request_id = opening.request_id
         self.token = opening.token
+        asked = opening.request.max_tokens
+        # An adapter that knows the engine's default sets it where nothing was asked.
+        self.limit = None if asked is None else asked * opening.request.n
         self._on_phase = opening.on_phase
         self._owner = owner
         self._lock = threading.Lock()  # a cancel from a thread and the end exclude each other
@@ -278,12 +282,6 @@ class EngineRun(ABC):
     def usage(self) -> Usage:
         """The books of it."""
         return self._outbox.usage(self._prompt_tokens)
-
-    @property
-    def limit(self) -> int | None:
-        """Tokens that it may make; an adapter that knows the engine's default says it here."""
-        asked = self.request.max_tokens
-        return None if asked is None else asked * self.request.n
 
     def report(self) -> StopReport:
         """What is known of its end by now."""

@@ -215,6 +215,7 @@ class _FakeRun(EngineRun):
         self._simulator = simulator
         request = opening.request
         self.job = Job(self.request_id, request.prompt, limit, request.n, self)
+        self.limit = limit * request.n
 
     async def kill(self) -> bool:
         """End it by force, if the engine was made so."""
