@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from ._body import ResponseEnded
 from ._chaos import ChaosReport, every_cancel_point, every_moment
+from ._clients import LeavingClient, open_connection, open_request
 from ._clock import DeadlockError, VirtualTimeLoop, wait_all_tasks_blocked
 from ._connection import Chunk, Received, Sent
 from ._events import EventParser, ServerEvent
 from ._exchange import Exchange
 from ._gate import ThreadGate
+from ._http1 import BadResponse, Head, ResponseReader, encode_request
+from ._http2 import Http2Client, Http2Stream, open_http2
 from ._lifespan import Lifespan
+from ._sockets import Leave
 
 __all__ = [
+    "BadResponse",
     "ChaosReport",
     "Chunk",
     "DeadlockError",
     "EventParser",
     "Exchange",
+    "Head",
+    "Http2Client",
+    "Http2Stream",
+    "Leave",
+    "LeavingClient",
     "Lifespan",
     "Received",
+    "ResponseEnded",
+    "ResponseReader",
     "Sent",
     "ServerEvent",
     "ThreadGate",
     "VirtualTimeLoop",
+    "encode_request",
     "every_cancel_point",
     "every_moment",
+    "open_connection",
+    "open_http2",
+    "open_request",
     "wait_all_tasks_blocked",
 ]

@@ -158,7 +158,7 @@ class _Cut:
                 self._cancel()
             try:
                 result = yield awaited
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+            except BaseException as error:  # noqa: BLE001, ASYNC103 - thrown into it below
                 step = functools.partial[Any](self._coroutine.throw, error)
             else:
                 step = functools.partial[Any](self._coroutine.send, result)

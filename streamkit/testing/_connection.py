@@ -96,6 +96,10 @@ class Connection:
         if self.server not in SERVERS:
             raise ValueError(f"server {self.server!r} is not one of {', '.join(SERVERS)}")
         self._manners = SERVERS[self.server]
+        if self._manners.ends_body_apart and pieces != [b""]:
+            pieces = [*pieces, b""]
+        if self.leaves_before_body_ends:
+            pieces = [piece for piece in pieces if piece]
         for number, piece in enumerate(pieces, 1):
             more = self.leaves_before_body_ends or number < len(pieces)
             self._body.append({"type": "http.request", "body": piece, "more_body": more})
@@ -117,17 +121,17 @@ class Connection:
         return message
 
     async def _next_message(self) -> Message:
-        lied_to = self._manners.lies_to_second_receiver and self.receiving > 1
-        if lied_to and self._body:
-            return {"type": "http.disconnect"}
+        early = bool(self._body)
         if self._manners.answers_late and not self._latched:
             self._latched = self._over
             await anyio.lowlevel.checkpoint()
-        while (message := self._ready_message()) is None:
+        while (message := self._ready_message(early)) is None:
             await self._news.wait()
         return message
 
-    def _ready_message(self) -> Message | None:
+    def _ready_message(self, early: bool) -> Message | None:
+        if early and not self._body and self._manners.lies_to_early_receivers:
+            return {"type": "http.disconnect"}
         asked_for_the_rest = self.leaves_before_body_ends and not self._body
         if asked_for_the_rest and self.leaves_after_seconds is None:
             self.leave()

@@ -115,7 +115,7 @@ class Exchange(Connection):
         if exc is not None:
             self._tasks.cancel_scope.cancel()
         # Without the block's own error, which the task group would wrap in an ExceptionGroup.
-        await self._tasks.__aexit__(None, None, None)
+        await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - the group's own exit
         self._forget_plans()  # it may have been cancelled before it ran
         if exc is None and self.error is not None:
             raise self.error

@@ -34,8 +34,9 @@ class Lifespan:
         try:
             self._tasks.start_soon(self._serve, name="lifespan")
             await self._up.wait()
-        except BaseException as error:
-            await self._finish(error)
+        except BaseException:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - cancelled above
             raise
         if self._error is not None:
             await self._finish(None)
@@ -47,7 +48,7 @@ class Lifespan:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._finish(exc)
+        await self._finish(exc)  # noqa: ASYNC102 - the app's shutdown lasts as long as it lasts
 
     def __repr__(self) -> str:
         return f"<Lifespan {self._phase}>"

@@ -20,8 +20,9 @@ class Server:
         answers_late: ``receive()`` suspends even if it has an answer. A poll that is cancelled
             there (as ``is_disconnected()`` does) only learns with its next call.
         bare_awaitable: ``receive()`` returns an awaitable that is no coroutine.
-        lies_to_second_receiver: A second ``receive()`` in flight before the body was read gets an
-            ``http.disconnect``, although the client is there.
+        lies_to_early_receivers: A ``receive()`` that waits for a body which other calls then read
+            to its end gets an ``http.disconnect``, although the client is there.
+        ends_body_apart: The last message of a body is empty; no piece says that it is the last.
         send_raises: ``send()`` to a client that left raises OSError instead of doing nothing.
     """
 
@@ -30,18 +31,21 @@ class Server:
     body_first: bool = False
     answers_late: bool = False
     bare_awaitable: bool = False
-    lies_to_second_receiver: bool = False
+    lies_to_early_receivers: bool = False
+    ends_body_apart: bool = False
     send_raises: bool = False
 
 
 SERVERS: Final[dict[ServerName, Server]] = {
     "uvicorn": Server(spec_version="2.3"),
-    "hypercorn": Server(spec_version="2.1", repeats=False, body_first=True),
+    "hypercorn": Server(spec_version="2.1", repeats=False, body_first=True, ends_body_apart=True),
     "granian": Server(
         spec_version="2.3",
         answers_late=True,
         bare_awaitable=True,
-        lies_to_second_receiver=True,
+        lies_to_early_receivers=True,
+        body_first=True,
+        ends_body_apart=True,
     ),
     # ASGI 2.4 to the letter. No server does it for HTTP yet, but Starlette is ready for it.
     "standard": Server(spec_version="2.4", send_raises=True),

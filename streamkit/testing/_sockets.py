@@ -1,0 +1,184 @@
+"""The client's end of a TCP connection, and the ways in which it can go away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Literal, Self
+
+import anyio
+import anyio.to_thread
+
+RECEIVE_SIZE: Final = 65_536
+DRAIN_LIMIT: Final = 1_000  # reads; a server that never stops sending must not keep us here
+
+
+class Leave(StrEnum):
+    """How a client goes, named for what the server's kernel or the user sees."""
+
+    FIN = "fin"
+    """It closes: all that came was read before, so that no reset follows at once."""
+
+    RST = "rst"
+    """It closes with linger 0: the connection is reset."""
+
+    HALF_CLOSE = "half_close"
+    """It says that it will send no more, and goes on reading."""
+
+    STOP_READING = "stop_reading"
+    """It keeps the connection and never reads again. Nothing goes over the wire."""
+
+    KILL = "kill"
+    """The process that holds the connection is killed; what that means is left to the kernel."""
+
+
+class TcpEnd:
+    """A socket with exact control over its end; each wait is limited to ``timeout`` real seconds.
+
+    Attributes:
+        left: How it left last.
+        left_at: ``time.monotonic()`` just before the system call of that.
+        cut_by: How the other side ended the connection, once this side has read it.
+    """
+
+    __slots__ = ("_pending", "_socket", "_timeout", "_undisturbed", "cut_by", "left", "left_at")
+
+    def __init__(self, connected: socket.socket, timeout: float) -> None:
+        self._socket = connected
+        self._timeout = timeout
+        self._pending: anyio.CancelScope | None = None  # around the receive() that waits now
+        self._undisturbed = anyio.Event()
+        self.left: Leave | None = None
+        self.left_at: float | None = None
+        self.cut_by: Literal["fin", "rst"] | None = None
+
+    @classmethod
+    async def connect(
+        cls, host: str, port: int, *, timeout: float, receive_buffer: int | None = None
+    ) -> Self:
+        """Connect; ``receive_buffer`` is SO_RCVBUF, which must be set before.
+
+        Raises:
+            OSError: Nobody listens there, or did not answer in time.
+        """
+        end = cls(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET), timeout)
+        try:
+            end._socket.setblocking(False)
+            end._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if receive_buffer is not None:
+                end._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            with anyio.move_on_after(timeout):
+                await asyncio.get_running_loop().sock_connect(end._socket, (host, port))
+                return end
+        except BaseException:
+            end.close()
+            raise
+        end.close()
+        raise TimeoutError(f"no connection to {host}:{port} within {timeout:g} s")
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it.
+
+        Raises:
+            OSError: The other side has reset the connection, or did not take it in time.
+        """
+        with anyio.move_on_after(self._timeout):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            return
+        raise TimeoutError(f"{len(data):,} bytes could not be sent within {self._timeout:g} s")
+
+    async def receive(self, waiting_for: Callable[[], str]) -> bytes:
+        """Return what has come; ``b""`` when the other side has ended the connection.
+
+        Raises:
+            RuntimeError: This side has left.
+            TimeoutError: Nothing came in time; the message says what was waited for.
+        """
+        if self.left not in {None, Leave.HALF_CLOSE}:
+            raise RuntimeError(f"this client has left ({self.left}) and reads no more")
+        self._undisturbed = anyio.Event()
+        try:
+            with anyio.move_on_after(self._timeout) as self._pending:
+                return await self._receive()
+        finally:
+            self._pending = None
+            self._undisturbed.set()
+        if self.left not in {None, Leave.HALF_CLOSE}:
+            raise RuntimeError(f"this client left ({self.left}) while it was reading")
+        raise TimeoutError(f"nothing came within {self._timeout:g} s, {waiting_for()}")
+
+    async def leave(self, how: Leave) -> None:
+        """Go away in that way, and stamp :attr:`left_at`. A pending :meth:`receive` is ended.
+
+        Cancellation:
+            The connection may still be there; it is closed with the client.
+        """
+        self.left = how
+        if self._pending is not None and how is not Leave.HALF_CLOSE:
+            self._pending.cancel()
+            await self._undisturbed.wait()
+        if how is Leave.KILL:
+            await anyio.to_thread.run_sync(self._kill_holder)
+        else:
+            self._leave_at_once(how)
+
+    def close(self) -> None:
+        """Close the socket, however it was left; for cleaning up."""
+        self._socket.close()
+
+    async def _receive(self) -> bytes:
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, RECEIVE_SIZE)
+        except OSError:
+            self.cut_by = "rst"
+            return b""
+        if not data:
+            self.cut_by = self.cut_by or "fin"
+        return data
+
+    def _leave_at_once(self, how: Leave) -> None:
+        if how is Leave.FIN:
+            self._drain()
+        elif how is Leave.RST:
+            on, seconds = 1, 0
+            linger = struct.pack("ii", on, seconds)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.left_at = time.monotonic()  # noqa: TID251 - compared with stamps of other processes
+        with contextlib.suppress(OSError):  # the other side may have been faster
+            if how is Leave.FIN:
+                # Before close(), which would reset instead if a byte came since we drained.
+                self._socket.shutdown(socket.SHUT_RDWR)
+            elif how is Leave.HALF_CLOSE:
+                self._socket.shutdown(socket.SHUT_WR)
+        if how in {Leave.FIN, Leave.RST}:
+            self._socket.close()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):  # nothing there, or a reset
+            for _ in range(DRAIN_LIMIT):
+                if not self._socket.recv(RECEIVE_SIZE):
+                    return
+
+    def _kill_holder(self) -> None:
+        # Another process gets the socket and then is its only owner: killing it is what the server
+        # sees of a killed client.
+        holder = subprocess.Popen(
+            [sys.executable, "-ISc", "import time; time.sleep(60)"],
+            pass_fds=[self._socket.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        self._socket.close()
+        self.left_at = time.monotonic()  # noqa: TID251 - compared with stamps of other processes
+        holder.kill()
+        holder.wait()
+
+    def __repr__(self) -> str:
+        cut = f", cut by {self.cut_by}" if self.cut_by else ""
+        return f"<TcpEnd {f'left by {self.left}' if self.left else 'connected'}{cut}>"
