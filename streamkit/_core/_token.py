@@ -244,10 +244,13 @@ class CancelSource:
         loop = next((parent._loop for parent in parents if parent._loop), None)
         self.token = CancelToken(loop or current_loop())
         self._timer: Timer | None = None
-        self._links = [parent.add_listener(self._follow) for parent in parents]
-        deadline = min((parent.deadline for parent in parents), default=math.inf)
+        self._links: list[Listener] = []
         # Only shown: the parent's own timer cancels us.
-        self.token._deadline = deadline
+        self.token._deadline = min((parent.deadline for parent in parents), default=math.inf)
+        for parent in parents:
+            self._links.append(parent.add_listener(self._follow))
+        if self.token.cancelled:  # by a parent that was cancelled before
+            self.close()
 
     @property
     def phase(self) -> Phase | None:

@@ -242,6 +242,9 @@ async def _run(
             step = Step(current_loop(), options.close_grace, f"a call of {call!r}")
             listeners.append(source.token.add_listener(lambda _: step.stop()))
             result = await step.run(call())
+        # What came back in spite of the cancel may be half an answer: engines end their iterators
+        # quietly when they are cancelled.
+        source.token.raise_if_cancelled()
     except Interrupted:
         assert source.token.cancellation is not None
         raise StreamCancelled(source.token.cancellation) from None

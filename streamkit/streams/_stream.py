@@ -129,7 +129,12 @@ class CancellableStream(Generic[T]):
         except Interrupted:
             await self._close_interrupted()
             raise StreamCancelled(self._cause) from None
-        except (StopAsyncIteration, Exception):
+        except StopAsyncIteration:
+            # Engines end their iterators quietly when cancelled; that is no end by itself.
+            self.token.raise_if_cancelled()
+            self._end()
+            raise
+        except Exception:
             self._end()
             raise
         except BaseException as error:

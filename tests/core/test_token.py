@@ -145,6 +145,17 @@ async def test_a_child_is_cancelled_with_its_parent_and_names_it_as_the_cause():
     assert child.token.cancellation.root == parent.token.cancellation
 
 
+async def test_a_child_of_a_cancelled_token_is_born_cancelled_and_unlinked():
+    one, other = CancelSource(), CancelSource()
+    one.cancel(Reason.DEADLINE)
+
+    child = one.token.child(other.token)
+
+    assert child.token.cancellation is not None
+    assert child.token.cancellation.root == one.token.cancellation
+    assert not other.token.has_listeners
+
+
 async def test_a_child_leaves_its_parent_alone_and_unlinks_when_it_ends():
     parent = CancelSource()
     children = [parent.token.child() for _ in range(3)]

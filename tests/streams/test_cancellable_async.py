@@ -182,6 +182,28 @@ async def test_a_reader_that_is_cancelled_from_outside_has_the_engine_told():
     assert "the task reading it ended" in stream.token.cancellation.detail
 
 
+async def test_an_engine_that_ends_quietly_when_cancelled_does_not_make_a_stream_look_whole():
+    source = CancelSource()
+    token_var.set(source.token)
+
+    @cancellable
+    async def generate():
+        yield 1
+        source.cancel(Reason.REQUESTED)  # and returns, as if that were all
+
+    @cancellable
+    async def embed() -> int:
+        source.cancel(Reason.REQUESTED)
+        return 1
+
+    stream = generate()
+    await anext(stream)
+    with pytest.raises(StreamCancelled):
+        await anext(stream)
+    with pytest.raises(StreamCancelled):
+        await embed()
+
+
 async def test_an_error_of_the_generator_goes_to_its_reader_and_is_no_cancel():
     log: list[object] = []
 
