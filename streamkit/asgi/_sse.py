@@ -1,7 +1,7 @@
 """Server-sent events as bytes: any text in, framing that nothing in it can break out.
 
-Our own encoder and not sse-starlette's: that one keeps no state between chunks, and costs three times
-as much for a token (measured; docs/decisions/0005).
+Our own encoder and not sse-starlette's: that one keeps no state between chunks, and costs
+three times as much for a token (measured; docs/decisions/0005).
 """
 
 from __future__ import annotations
