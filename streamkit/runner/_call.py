@@ -1,0 +1,342 @@
+"""One request from its arrival to the proof that the engine has let go of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from streamkit._core import LIVE, Cancellation, CancelSource, CancelToken, Phase, Reason, hold
+from streamkit.engines import (
+    Chunk,
+    Engine,
+    Generation,
+    GenerationRequest,
+    StopReport,
+    prove_stopped,
+)
+from streamkit.errors import EngineFailed, RequestRefused, StreamCancelled, UsageBug
+from streamkit.streams import CancellableStream
+
+from ._account import Account
+from ._admission import Admission
+from ._book import Book
+from ._inflight import InFlight
+from ._ledger import Ledger, Refusal
+
+logger = logging.getLogger("streamkit.runner")
+
+OnClosed = Callable[[Account], object]
+
+
+class Host(Protocol):
+    """What a call needs of the runner that it belongs to."""
+
+    engine: Engine
+    ledger: Ledger
+    in_flight: InFlight
+    admission: Admission
+    draining: bool
+
+    def closed(self, account: Account) -> None:
+        """A call's books were closed, or it was refused."""
+
+
+class Call:
+    """One request; a context manager around everything that is done to answer it.
+
+    ``admit()`` starts it, ``stream()`` or ``read()`` gives the output, ``complete()`` says that the
+    answer went out whole. Whoever leaves the block without that has cut it short, or failed:
+    whichever it was, the engine is told, asked for proof, and the books are closed with what it
+    said. That goes on after the block, as held work.
+
+    Attributes:
+        id: Its id.
+        source: Cancels it.
+        token: Its cancel token, a child of the one it was made with.
+        output: The chunks, once it was admitted.
+    """
+
+    __slots__ = (
+        "_book",
+        "_generation",
+        "_host",
+        "_link",
+        "_on_closed",
+        "id",
+        "output",
+        "source",
+        "token",
+    )
+
+    def __init__(
+        self, host: Host, request_id: str, token: CancelToken, on_closed: OnClosed | None
+    ) -> None:
+        self.id = request_id
+        self._host = host
+        self._on_closed = on_closed
+        self._generation: Generation | None = None
+        self._book: Book | None = host.ledger.open(request_id)
+        host.in_flight.add(self)
+        self.source: CancelSource = token.child()
+        self.source.phase = Phase.READING
+        self.token: CancelToken = self.source.token
+        self.output: Output | None = None
+        self._link = self.token.add_listener(self._cancelled)
+
+    def admit(self, request: GenerationRequest) -> None:
+        """Take a place and open the generation; the engine gets it when its output is first read.
+
+        Raises:
+            RequestRefused: There is no room, or the engine is not ready.
+            StreamCancelled: It has been cancelled.
+            ValueError: The engine could never serve such a request.
+        """
+        host = self._host
+        self.token.raise_if_cancelled()
+        host.admission.check()
+        generation = host.engine.open(
+            request, request_id=self.id, token=self.token, on_phase=self._engine_says
+        )
+        host.admission.enter()
+        self._generation = generation
+        self._books.engine_opened(generation)
+        self.output = Output(self._books, self.source, generation)
+
+    def stream(self) -> CancellableStream[str]:
+        """The text as it comes; a chunk counts as delivered when the next one is asked for."""
+        return CancellableStream(self._admitted, self.token.child())
+
+    async def read(self) -> list[str]:
+        """The whole text of each choice.
+
+        Raises:
+            StreamCancelled: It was cut short.
+            EngineFailed: The engine broke.
+
+        Cancellation:
+            Leaves the generation to the end of the block, which aborts it.
+        """
+        texts = await self._admitted.read()
+        self._books.answer()
+        self.source.phase = Phase.SENDING
+        return texts
+
+    async def complete(self) -> None:
+        """The whole answer was handed to the server. No effect if it was cancelled before.
+
+        Raises:
+            UsageBug: The engine has not come to its end.
+        """
+        generation = self._generation
+        if self.token.cancelled or self._book is None:
+            return
+        if generation is None or generation.phase in LIVE:
+            raise UsageBug(f"request {self.id} is not complete: its output was not read to the end")
+        self.source.finish()
+        report = await generation.wait_stopped(0)
+        self._books.finish(report)
+        self._close(self._host.ledger.close(self._books))
+
+    def cancel(self, reason: Reason, detail: str = "") -> bool:
+        """Cut it short; False when it had ended or been cancelled."""
+        return self.source.cancel(reason, detail)
+
+    def account(self) -> Account:
+        """Its books, now."""
+        return self._books.account()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._book is None or self.token.cancelled:
+            return
+        if isinstance(exc, StreamCancelled):  # only its stream, or its generation, was cancelled
+            cause = exc.cancellation
+            self.source.cancel(cause.reason, cause.detail, cause=cause)
+        elif exc is not None and not isinstance(exc, Exception):
+            reason = Reason.DRAIN if self._host.draining else Reason.REQUESTED
+            self.source.cancel(reason, f"the task serving it ended: {type(exc).__name__}")
+        elif self._generation is None:
+            self._refuse(exc)
+        else:
+            self._fail(self._generation, exc)
+
+    @property
+    def _books(self) -> Book:
+        assert self._book is not None
+        return self._book
+
+    @property
+    def _admitted(self) -> Output:
+        if self.output is None:
+            raise UsageBug(f"request {self.id} was not admitted: call admit() first")
+        return self.output
+
+    # -- what happens to it --------------------------------------------------------------------
+
+    def _engine_says(self, phase: Phase) -> None:
+        book = self._book
+        if book is None or self.token.cancelled:
+            if phase is Phase.CANCELLED and book is not None and book.phase is Phase.QUARANTINED:
+                hold(self._amend, name=f"late proof of stop of {self.id}", limit=math.inf)
+            return
+        book.engine_says(phase)
+        if phase in LIVE:
+            self.source.phase = phase
+
+    def _cancelled(self, cancellation: Cancellation) -> None:
+        generation = self._generation
+        if generation is not None:
+            generation.cancel(cancellation)  # first of all; its own listener comes after ours
+        self._books.cancel(cancellation)
+        # The ladder in it limits itself, each rung and all together.
+        hold(self._reap, name=f"reaping {self.id}", limit=math.inf)
+
+    async def _reap(self) -> None:
+        """Have the stop proved, and close the books with what the engine said."""
+        report: StopReport | None = None
+        if self._generation is not None:
+            await self._generation.aclose()
+            report = await prove_stopped(self._generation, self._host.engine)
+        book = self._books
+        book.settle(report)
+        self._close(self._host.ledger.close(book), keep=book.phase is Phase.QUARANTINED)
+
+    async def _amend(self) -> None:
+        assert self._generation is not None
+        report = await prove_stopped(self._generation, self._host.engine)
+        self._books.settle(report)
+        self._host.in_flight.amend(self._host.ledger.amend(self._books))
+        self._book = None
+
+    def _refuse(self, error: BaseException | None) -> None:
+        self.source.finish()
+        why, reason = _why_refused(error)
+        self._books.fail(reason, str(error or ""), None)
+        account = self._host.ledger.refuse(self._books, why)
+        self._host.in_flight.drop(self)
+        self._tell(account)
+
+    def _fail(self, generation: Generation, error: BaseException | None) -> None:
+        reason = _why_failed(error)
+        detail = str(error) if error else "the answer was not completed"
+        if generation.phase in LIVE:
+            self.source.cancel(reason, detail)  # it runs for nobody: abort it, and have it proved
+            return
+        self.source.finish()
+
+        async def settle() -> None:
+            await generation.aclose()
+            self._books.fail(reason, detail, await generation.wait_stopped(0))
+            self._close(self._host.ledger.close(self._books))
+
+        hold(settle, name=f"closing the books of {self.id}")
+
+    def _close(self, account: Account, *, keep: bool = False) -> None:
+        self._host.in_flight.end(account)
+        if self._generation is not None:
+            waited = account.seconds.get(Phase.QUEUED, 0.0)
+            self._host.admission.leave(account.age - waited)
+        if not keep:
+            self._book = None
+        self._tell(account)
+
+    def _tell(self, account: Account) -> None:
+        self._book = self._book if account.phase is Phase.QUARANTINED else None
+        self._host.closed(account)
+        if self._on_closed is not None:
+            self._on_closed(account)
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id} {self._book!r} {self.token!r}>"
+
+
+class Output:
+    """The chunks of one generation, and the book-keeping of handing them over.
+
+    An iterator and no generator function: one frame less for each token.
+
+    Attributes:
+        finish_reason: The engine's word for the end of the first choice, or None.
+        finish_reasons: The same by choice.
+    """
+
+    __slots__ = ("_book", "_generation", "_next", "_source", "finish_reasons")
+
+    def __init__(self, book: Book, source: CancelSource, generation: Generation) -> None:
+        self._book = book
+        self._source = source
+        self._generation = generation
+        self._next = generation.__anext__
+        self.finish_reasons: dict[int, str] = {}
+
+    @property
+    def finish_reason(self) -> str:
+        """The engine's word for how the first choice ended."""
+        return self.finish_reasons.get(0, "stop")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were given out."""
+        return self._generation.usage.handed_over
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, as the engine counts them."""
+        return self._generation.usage.prompt_tokens
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        source = self._source
+        if source.phase is Phase.SENDING and not source.token.cancelled:
+            source.phase = Phase.DECODE
+            self._book.taken()
+        chunk = await self._step()
+        source.phase = Phase.SENDING
+        self._book.offer(chunk.tokens)
+        return chunk.text
+
+    async def read(self) -> list[str]:
+        """All of it, by choice."""
+        texts: dict[int, list[str]] = {}
+        while True:
+            try:
+                chunk = await self._step()
+            except StopAsyncIteration:
+                return ["".join(texts[index]) for index in sorted(texts)]
+            texts.setdefault(chunk.index, []).append(chunk.text)
+
+    async def _step(self) -> Chunk:
+        try:
+            chunk = await self._next()
+        except StopAsyncIteration:
+            # A cancelled generation ends like a whole one; its reader must see the difference.
+            if self._generation.cancellation is not None:
+                raise StreamCancelled(self._generation.cancellation) from None
+            raise
+        if chunk.finish_reason is not None:
+            self.finish_reasons[chunk.index] = chunk.finish_reason
+        return chunk
+
+
+def _why_refused(error: BaseException | None) -> tuple[Refusal, Reason]:
+    if not isinstance(error, RequestRefused):
+        return "invalid", Reason.ERROR
+    return ("full" if error.status == 429 else "unavailable"), Reason.SHED
+
+
+def _why_failed(error: BaseException | None) -> Reason:
+    if isinstance(error, RequestRefused):
+        return Reason.SHED
+    return Reason.ENGINE_FAILED if isinstance(error, EngineFailed) else Reason.ERROR
