@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ._adapter import EngineBase
 from ._base import (
     Capabilities,
     Chunk,
@@ -21,14 +20,11 @@ from ._factory import build, engine_names, engine_options
 from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
 from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
-from ._run import EngineRun
 
 __all__ = [
     "Capabilities",
     "Chunk",
     "Engine",
-    "EngineBase",
-    "EngineRun",
     "EngineStatistics",
     "FakeEngine",
     "Generation",

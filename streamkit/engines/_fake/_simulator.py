@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -17,6 +17,11 @@ from ._log import StepLog
 from ._scheduler import Job, Machine, Scheduler
 
 logger = logging.getLogger("streamkit.engines")
+
+
+_DUST: Final = 1e-9
+# Seconds. The same instant, computed along two ways, differs in its last bits; an abort must not
+# wait for one more step because of that.
 
 
 class _Message(NamedTuple):
@@ -229,7 +234,7 @@ class Simulator:
         return due + step if late < step else due + late + step
 
     def _read_inbox(self) -> None:
-        current = now()
+        current = now() + _DUST
         inbox, self._inbox = self._inbox, []
         for message in inbox:
             if message.not_before <= current:
