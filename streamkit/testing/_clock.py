@@ -260,7 +260,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if events := poll(self._patience):
             return events
         problem = f"the loop waited {self._patience:g} s of real time {what}"
-        raise DeadlockError(self._explain(problem, *describe_threads()))
+        raise DeadlockError(self._explain(problem))
 
     def _spin(self) -> None:
         self._spinning += 1
@@ -280,12 +280,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         known = sum(getattr(thread, "loop", None) is self for thread in threading.enumerate())
         return threading.active_count() - known > 1
 
-    def _explain(self, problem: str, *threads: str) -> str:
+    def _explain(self, problem: str) -> str:
         doing = "".join(f" ({label})" for label in self._labels)
         tasks = describe_tasks(asyncio.all_tasks(self))
         lines = [f"at {self._now:.6g} s of virtual time{doing}: {problem}", "waiting tasks:"]
         lines += [f"  {task}" for task in tasks or ["none"]]
-        if threads:
+        if threads := describe_threads():
             lines += ["threads:", *(f"  {thread}" for thread in threads)]
         return "\n".join(lines)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+# Folders of code that is the same for every wait: what waits shows in the frame that called it.
+_PLUMBING: Final = ("asyncio", "_backends")
 DEPTH: Final = 4  # innermost frames shown; the outer ones are mostly the test runner's
 
 # How an awaitable that runs Python code tells its frame and what it awaits in turn.
@@ -26,7 +28,9 @@ _HIDDEN: Final = ("async_generator", "coroutine")
 
 def await_stack(awaitable: object) -> list[str]:
     """Return "function (file:line)" for a coroutine and all that it awaits, outermost first."""
-    return [_place(frame) for frame in _frames(awaitable)]
+    frames = list(_frames(awaitable))
+    ours = [frame for frame in frames if not _is_plumbing(frame)]
+    return [_place(frame) for frame in ours or frames]
 
 
 def describe_tasks(tasks: set[asyncio.Task[object]]) -> list[str]:
@@ -68,6 +72,10 @@ def _thread_stack(frame: FrameType | None) -> str:
         places.insert(0, _place(frame))
         frame = frame.f_back
     return " > ".join(places) or "not started"
+
+
+def _is_plumbing(frame: FrameType) -> bool:
+    return Path(frame.f_code.co_filename).parent.name in _PLUMBING
 
 
 def _place(frame: FrameType) -> str:

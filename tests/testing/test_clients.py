@@ -295,6 +295,17 @@ async def test_a_second_request_can_be_pipelined():
         assert await client.read_body() == b"two"
 
 
+async def test_sending_is_limited_too():
+    async def deaf(peer: Peer) -> None:
+        await gone.wait()
+
+    gone = anyio.Event()
+    async with serving(deaf) as (url, _), open_connection(url, timeout=0.1) as client:
+        with pytest.raises(TimeoutError, match=r"50,000,000 bytes could not be sent within 0\.1 s"):
+            await client.send(b"x" * 50_000_000)
+        gone.set()
+
+
 async def test_nobody_listening_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = url_of(server)

@@ -476,6 +476,31 @@ async def test_an_app_that_ends_or_breaks_before_it_has_started_is_an_error():
             pass
 
 
+async def test_a_lifespan_that_is_cancelled_while_the_model_loads_leaves_nothing_behind():
+    ended: list[float] = []
+
+    async def loads(scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            ended.append(anyio.current_time())
+
+    with anyio.move_on_after(5):
+        async with Lifespan(loads):
+            pass
+
+    assert ended == [5]
+
+
+async def test_a_message_that_is_no_lifespan_message_is_an_error():
+    async def confused(scope: Message, receive: Receive, send: Send) -> None:
+        await send(HEAD)
+
+    with pytest.raises(RuntimeError, match=r"http.response.start does not belong"):
+        async with Lifespan(confused):
+            pass
+
+
 async def test_an_error_in_the_block_shuts_the_app_down_and_comes_out():
     log: list[str] = []
     with pytest.raises(LookupError):

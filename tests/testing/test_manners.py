@@ -104,6 +104,11 @@ PROBES: dict[str, Probe] = {
 }
 
 
+# What granian answers to these depends on a race between its two halves; in memory it is always
+# the bad case.
+RACY = {"granian": {"/three_early", "/two_polls"}}
+
+
 class Probed:
     """Runs the probe that the path names, and keeps its answer."""
 
@@ -173,13 +178,17 @@ async def wait_until_it_listens(port: int) -> None:
             return
 
 
+def probes_of(server: str) -> set[str]:
+    return PROBES.keys() - RACY.get(server, set())
+
+
 async def over_the_wire(server: str) -> dict[str, object]:
     app = Probed()
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     async with REAL[server](app, listener):
         await wait_until_it_listens(port)
-        for path in PROBES:
+        for path in probes_of(server):
             answered = app.answered
             async with open_request("POST", f"http://127.0.0.1:{port}{path}", json={}) as client:
                 await client.read_chunk()
@@ -190,7 +199,7 @@ async def over_the_wire(server: str) -> dict[str, object]:
 
 async def in_memory(server: str) -> dict[str, object]:
     app = Probed()
-    for path in PROBES:
+    for path in probes_of(server):
         await Exchange(app, path=path, json={}, server=server, leaves_after_chunks=1).run()
     return app.answers
 
