@@ -180,7 +180,7 @@ class _AsyncioInterrupter:
             result = await awaitable
         except asyncio.CancelledError:
             if self._ours and self._uncancel(task) <= self._cancelling:
-                raise Interrupted from None
+                raise Interrupted from None  # noqa: ASYNC104 - the cancel was ours
             raise
         except BaseException:
             # The step answered our cancel with an error of its own: the cancel is used up.

@@ -128,7 +128,7 @@ async def beside(
         tasks.start_soon(watch, name=name)
         try:
             yield
-        except BaseException as raised:  # noqa: BLE001 - raised again below, outside the group
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - raised again, outside the group
             error = raised
         tasks.cancel_scope.cancel()
     if error is not None:

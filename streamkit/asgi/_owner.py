@@ -197,7 +197,7 @@ class RequestOwner:
             await self._forward(message)
         except anyio.get_cancelled_exc_class():
             if self.token.cancelled:
-                await close_orphans()
+                await close_orphans()  # noqa: ASYNC102 - it shields and limits itself
             raise
         except (Interrupted, OSError, RuntimeError) as error:
             if not _means_closed(error):

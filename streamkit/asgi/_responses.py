@@ -99,20 +99,19 @@ class ByteStream(Response):
             StreamCancelled: The stream was cut short; the middleware turns it into a status while
                 it can.
         """
+        failure: Exception | None = None
         try:
             await self._run(scope, receive, send)
-        except Exception:
-            await self._run_background()
-            raise
-        await self._run_background()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error
+        if self.background is not None:
+            await self.background()
+        if failure is not None:
+            raise failure
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with _watched(scope, receive, self._stream.source):
             await drive(self._stream, partial(self._respond, send))
-
-    async def _run_background(self) -> None:
-        if self.background is not None:
-            await self.background()
 
     async def _respond(self, send: Send, chunks: AsyncIterator[Any]) -> None:
         token = self._stream.token

@@ -227,7 +227,7 @@ def _stream_over(
 def _over_result(result: object, request: object, parent: CancelToken, options: _Options) -> object:
     """A function may return the stream instead of being one; engines' methods do."""
     if isinstance(result, CancellableStream | ThreadedGenerator):
-        return result  # wrapped already
+        return cast("object", result)  # wrapped already
     return _stream_over(result, request, parent, options) or result
 
 

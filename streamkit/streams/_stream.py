@@ -116,29 +116,20 @@ class CancellableStream(Generic[T]):
     async def __anext__(self) -> T:
         if self._ended or self.token.cancelled:
             await self._refuse()
-        if self._driver is None:
-            self._driver = self._loop.task()
-        elif self._step.running:
-            raise RuntimeError(f"{self!r} is already being read by another task")
-        self._count += 1
+        self._begin()
         outer = token_var.set(self.token)
         try:
             if not self._count % BREATHE_EVERY:
                 await self._step.run(anyio.lowlevel.checkpoint())
             return await self._step.run(anext(self._items))
         except Interrupted:
-            await self._close_interrupted()
+            await self._close_interrupted()  # noqa: ASYNC120 - an outer cancel goes first
             raise StreamCancelled(self._cause) from None
-        except StopAsyncIteration:
-            # Engines end their iterators quietly when cancelled; that is no end by itself.
-            self.token.raise_if_cancelled()
-            self._end()
-            raise
-        except Exception:
-            self._end()
+        except Exception as error:
+            self._end(error)
             raise
         except BaseException as error:
-            await self._cut_short(error)
+            await self._cut_short(error)  # noqa: ASYNC102 - it shields and limits itself
             raise
         finally:
             token_var.reset(outer)
@@ -159,17 +150,16 @@ class CancellableStream(Generic[T]):
             result = await self._step.run(consume(self._items))
         except Interrupted:
             raise StreamCancelled(self._cause) from None
-        except Exception:
-            self._end()
+        except Exception as error:
+            self._end(error)
             raise
         except BaseException as error:
-            await self._cut_short(error)
+            await self._cut_short(error)  # noqa: ASYNC102 - it shields and limits itself
             raise
         finally:
             token_var.reset(outer)
-            await self._close()
-        self.token.raise_if_cancelled()
-        self._end()
+            await self._close()  # noqa: ASYNC102 - limited by its own timer
+        self._end(StopAsyncIteration())
         return result
 
     async def aclose(self) -> None:
@@ -199,8 +189,21 @@ class CancellableStream(Generic[T]):
         # response whose client left with their own cancel, and quietly.
         await anyio.lowlevel.checkpoint()
 
-    def _end(self) -> None:
-        """It came to its end by itself: from here on nothing can cancel it."""
+    def _begin(self) -> None:
+        if self._driver is None:
+            self._driver = self._loop.task()
+        elif self._step.running:
+            raise RuntimeError(f"{self!r} is already being read by another task")
+        self._count += 1
+
+    def _end(self, error: Exception) -> None:
+        """It came to its end by itself: from here on nothing can cancel it.
+
+        Raises:
+            StreamCancelled: It did not: engines end their iterators quietly when cancelled.
+        """
+        if isinstance(error, StopAsyncIteration):
+            self.token.raise_if_cancelled()
         self._ended = True
         self._source.finish()
 
