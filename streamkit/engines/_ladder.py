@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from streamkit._core import HOLD_LIMIT, Timer, current_loop, hold
+from streamkit._core import HOLD_LIMIT, Timer, current_loop, hold, now
 from streamkit.errors import UsageBug
 
 from ._base import Capabilities, Engine, Generation, Misbehaviour, Outcome, Proof, StopReport
@@ -25,6 +25,8 @@ BEATS: Final = 10  # looks at the clock in each block_limit: a block is measured
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LadderLimits:
     """How long each rung waits for the proof, in seconds.
+
+    A bound that is shorter than the engine's own step suspects an honest engine.
 
     Attributes:
         stop_bound: After the abort. A step of a large model on a loaded machine takes 0.1 s, and a
@@ -208,7 +210,6 @@ class _Ladder:
         return Misbehaviour.LOST if lost else Misbehaviour.IGNORED
 
     def _log(self, report: StopReport, misbehaviour: Misbehaviour, blocked: float) -> None:
-        waited = self._limits.stop_bound
         facts = (
             f"engine {self._engine.name}, request {self._generation.request_id}: {misbehaviour}; "
             f"proof {report.proof.word if report.proof else 'none'}, "
@@ -221,12 +222,14 @@ class _Ladder:
             after = "?" if report.stopped_after is None else f"{report.stopped_after:.3g}"
             logger.warning("%s; stopped %s s after the cancel", facts, after)
             return
+        cancellation = self._generation.cancellation
+        since = 0.0 if cancellation is None else now() - cancellation.at
         logger.error(
-            "%s; not stopped, its slot is quarantined until the engine proves that it is free "
-            "(first asked after %.3g s). If this repeats, restart the engine: each such request "
+            "%s; still not stopped %.3g s after the cancel: its slot is quarantined until the "
+            "engine proves that it is free. If this repeats, restart the engine: each such request "
             "costs a slot",
             facts,
-            waited,
+            since,
         )
 
     def __repr__(self) -> str:

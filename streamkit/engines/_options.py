@@ -6,7 +6,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
+
+SHOWN: Final = 60  # characters of a wrong value that a message repeats
 
 
 class Kind(Protocol):
@@ -153,7 +155,10 @@ class Option:
             raise self._wrong(value) from None
 
     def _wrong(self, value: object) -> ValueError:
-        return ValueError(f"option {self.name} must be {self.kind.expected}, got {value!r}")
+        shown = repr(value)
+        if len(shown) > SHOWN:
+            shown = f"{shown[:SHOWN]}…"
+        return ValueError(f"option {self.name} must be {self.kind.expected}, got {shown}")
 
 
 def check_options(options: Mapping[str, Option], **values: object) -> None:

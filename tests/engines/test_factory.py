@@ -98,7 +98,8 @@ def test_a_bad_value_is_refused_with_what_was_expected(
 
     message = str(refused.value)
     assert message.startswith("engine fake: ")
-    assert f"got {bad!r}" in message
+    assert f"got {bad!r}"[:60] in message
+    assert len(message) < 400
     assert "its options: kill, kv_tokens" in message
 
 

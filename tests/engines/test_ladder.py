@@ -176,8 +176,8 @@ async def test_a_proof_that_is_weaker_than_what_the_engine_can_give_is_not_belie
     engine = ScriptedEngine(proof=Proof.OBSERVED, fence=True)
     generation, run = await cancelled(engine, asked)
 
-    run.answered()
     run.proved(Proof.FENCED)
+    run.answered()
     before = await generation.wait_stopped(0.1)
     run.proved(Proof.OBSERVED)
     after = await prove_stopped(generation, engine)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ from streamkit.engines import (
     StopReport,
     prove_stopped,
 )
+from streamkit.engines._fake._lies import forms
 from streamkit.errors import EngineFailed
 
 STEP = 0.02
@@ -97,6 +99,7 @@ async def test_without_force_the_slot_is_quarantined_until_the_engine_is_done_wi
     assert engine.statistics().quarantined == 1
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"request cut: {name}; proof {proof.word}, 100 tokens" in record.getMessage()
+    assert "still not stopped 2 s after the cancel" in record.getMessage()
     assert "restart the engine" in record.getMessage()
 
     late = await generation.wait_stopped()
@@ -242,6 +245,20 @@ async def test_a_block_below_the_limit_is_nobodys_business(asked: Ask) -> None:
     assert report.misbehaviour is None
 
 
+async def test_a_slow_engine_is_not_taken_for_a_liar(asked: Ask) -> None:
+    """Its bound is three of its own steps, however long they are."""
+    engine = FakeEngine(step_ms=5000)
+    generation = engine.generate("w")
+    await anext(generation)
+    await anyio.sleep(0.1)
+    generation.cancel(asked())
+
+    report = await prove_stopped(generation, engine)
+
+    assert report.stopped_after == pytest.approx(4.9)
+    assert (report.misbehaviour, report.steps) == (None, ())
+
+
 async def test_an_honest_engine_is_suspected_of_nothing(asked: Ask) -> None:
     engine = FakeEngine()
     for words in (1, 600, 3000):
@@ -291,3 +308,19 @@ def test_a_lie_that_means_nothing_is_refused_with_a_list_of_those_that_do(lie: s
         "block:SECONDS",
     ):
         assert form in message
+
+
+def test_the_page_about_lies_knows_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/how-the-fake-engine-lies.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+
+    assert ", ".join(row[1].strip(" `") for row in rows) == forms()
+    named = {row[5].strip().split("`")[1] for row in rows}
+    assert named == {name.value for name in Misbehaviour}
+
+
+def test_the_page_about_proofs_knows_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/proof-of-stop.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+
+    assert [row[1].strip(" `") for row in rows] == [proof.word for proof in sorted(Proof)]

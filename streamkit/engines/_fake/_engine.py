@@ -76,7 +76,8 @@ class FakeEngine(EngineBase):
         speculative: Tokens that a step makes for a sequence, at most.
         kill: Whether a request can be ended by force.
         name: Its name in logs and metrics.
-        limits: How long the ladder waits for proofs of stop.
+        limits: How long the ladder waits for proofs of stop; None is a second for each rung, or
+            three steps where that is longer.
 
     Raises:
         ValueError: An argument is out of its range; the message names it.
@@ -98,7 +99,6 @@ class FakeEngine(EngineBase):
         name: str = "fake",
         limits: LadderLimits | None = None,
     ) -> None:
-        super().__init__(name, limits)
         check_options(
             OPTIONS,
             slots=slots,
@@ -112,6 +112,7 @@ class FakeEngine(EngineBase):
             speculative=speculative,
             kill=kill,
         )
+        super().__init__(name, limits or _limits_for(step_ms / 1000))
         self._machine = Machine(
             slots=slots,
             step=step_ms / 1000,
@@ -203,6 +204,16 @@ class FakeEngine(EngineBase):
             )
         if job.n > CHOICES_LIMIT:
             raise ValueError(f"n must be at most {CHOICES_LIMIT}, got {job.n}")
+
+
+def _limits_for(step: float) -> LadderLimits:
+    # An abort is looked at when the step has ended, so no bound may be shorter than that.
+    usual = LadderLimits()
+    return LadderLimits(
+        stop_bound=max(usual.stop_bound, 3 * step),
+        again_bound=max(usual.again_bound, 3 * step),
+        kill_bound=max(usual.kill_bound, 3 * step),
+    )
 
 
 class _FakeRun(EngineRun):
