@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, cast
 
 import anyio
 from starlette.requests import ClientDisconnect
@@ -79,8 +79,11 @@ class CancellationMiddleware:
         outer = token_var.set(owner.token)
         try:
             await self.app(_own_scope(scope, owner), owner.receive, owner.send)
-        except (StreamCancelled, ClientDisconnect) as error:
-            await self._answer(owner, error)
+        except Exception as error:
+            cut = _cut_short(error)
+            if cut is None:
+                raise
+            await self._answer(owner, cut)  # noqa: ASYNC120 - an outer cancel goes first
         except anyio.get_cancelled_exc_class() as error:
             owner.source.cancel(*_who_cancelled(error))
             raise
@@ -104,6 +107,16 @@ class CancellationMiddleware:
         if cancellation is None or owner.response_started or owner.gone:
             return
         await cancelled_problem(cancellation)(owner.scope, owner.receive, owner.send)
+
+
+def _cut_short(error: Exception) -> Exception | None:
+    """The cancel or the disconnect behind an error, also where task groups wrapped it; else None."""
+    if isinstance(error, StreamCancelled | ClientDisconnect):
+        return error
+    if not isinstance(error, ExceptionGroup):
+        return None
+    inner = [_cut_short(one) for one in cast("ExceptionGroup[Exception]", error).exceptions]
+    return inner[0] if all(inner) else None
 
 
 def _own_scope(scope: Scope, owner: RequestOwner) -> Scope:

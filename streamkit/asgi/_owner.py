@@ -20,6 +20,8 @@ from streamkit._core import (
 )
 from streamkit.streams import close_orphans
 
+from ._transport import left_unseen, transport_of
+
 READ_AHEAD: Final = 65_536
 # bytes of the body that are read before the app asks; servers stop reading the socket at the same
 # mark, and a server that does not read cannot see its client leave (measured)
@@ -78,7 +80,7 @@ class RequestOwner:
         self.response_started = False
         self.response_complete = False
         self.sending_since: float | None = None
-        self.transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
+        self.transport = transport_of(receive)
         self._interrupter = self._loop.interrupter()
         self._pieces: deque[Message] = deque()
         self._buffered = 0
@@ -239,18 +241,18 @@ class RequestOwner:
         """Look for what no event tells: a write that is stuck, a connection that closed unseen."""
         if self.token.cancelled or self.response_complete:
             return
-        now = self._loop.now()
-        if self.sending_since is not None and now - self.sending_since >= write_stall:
+        blocked = 0.0 if self.sending_since is None else self._loop.now() - self.sending_since
+        if blocked >= write_stall:
             self.source.cancel(
                 Reason.WRITE_STALLED,
-                f"the client read nothing for {now - self.sending_since:.3g} s "
-                f"(limit {write_stall:.3g} s)",
+                f"the client read nothing for {blocked:.3g} s (limit {write_stall:.3g} s)",
             )
-            if self.transport is not None:
-                self.transport.abort()  # else the server keeps the socket for ever (measured)
-        elif self.transport is not None and self.transport.is_closing():
-            # uvicorn forgets a request when its client pipelines another one and leaves (measured).
-            self.source.cancel(Reason.CLIENT_DISCONNECT, "the connection is closed")
+        elif seen := left_unseen(self.transport):
+            self.source.cancel(Reason.CLIENT_DISCONNECT, seen)
+        else:
+            return
+        if blocked and self.transport is not None:
+            self.transport.abort()  # else it waits for ever to send what it holds (measured)
 
     def __repr__(self) -> str:
         state = (

@@ -4,7 +4,10 @@ import asyncio
 
 import anyio
 import anyio.lowlevel
+import fastapi
+import fastapi.sse
 import pytest
+from fastapi import FastAPI
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -410,6 +413,61 @@ async def test_a_coroutine_endpoint_is_cancelled_when_the_client_leaves(log):
     assert log == [Reason.CLIENT_DISCONNECT]
     assert exchange.ended_at == pytest.approx(2)
     assert exchange.outcome == "returned"
+
+
+async def test_a_cancel_that_task_groups_have_wrapped_is_still_a_cancel(log):
+    app = FastAPI()
+    app.add_middleware(CancellationMiddleware)
+
+    @app.post("/", response_class=fastapi.sse.EventSourceResponse)  # runs its source in a group
+    @cancellable(on_cancel=log.told)
+    async def items():
+        for number in range(100):
+            await anyio.sleep(1)
+            yield {"n": number}
+
+    exchange = await Exchange(app, leaves_after_seconds=2.5).run()
+
+    assert log == [Reason.CLIENT_DISCONNECT]
+    assert exchange.outcome == "returned"
+
+
+async def test_an_error_beside_a_cancel_is_not_lost(log):
+    async def endpoint(request: Request) -> Response:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            request_token(request).raise_if_cancelled()
+            raise KeyError("mine")
+
+    async def fail() -> None:
+        raise KeyError("mine, too")
+
+    with pytest.raises(ExceptionGroup):
+        await Exchange(app_of(endpoint)).run()
+
+
+async def test_fastapi_injects_into_what_is_decorated(log):
+    app = FastAPI()
+    app.add_middleware(CancellationMiddleware)
+
+    async def resource():
+        try:
+            yield 5
+        finally:
+            log.append("released")
+
+    @app.post("/embed")
+    @cancellable(on_cancel=log.told)
+    async def embed(request: Request, seconds: int, value: int = fastapi.Depends(resource)):
+        await anyio.sleep(seconds)
+        return {"value": value}
+
+    stays = await Exchange(app, path="/embed?seconds=2").run()
+    leaves = await Exchange(app, path="/embed?seconds=9", leaves_after_seconds=1).run()
+
+    assert stays.text == '{"value":5}'
+    assert log == ["released", Reason.CLIENT_DISCONNECT, "released"]
+    assert leaves.ended_at - leaves.started_at == pytest.approx(1)
 
 
 async def test_an_error_of_the_app_is_the_apps(log):
