@@ -86,6 +86,24 @@ async def test_a_cleanup_without_a_shield_is_found(books: Books):
     )
 
 
+async def test_a_failing_check_fails_the_run_whether_it_is_async_or_not():
+    async def later() -> None:
+        await anyio.sleep(1)
+        raise LookupError
+
+    def at_once() -> None:
+        raise LookupError
+
+    for check in (later, at_once):
+        for chaos in (
+            every_cancel_point(lambda: anyio.sleep(1), check=check),
+            every_moment(lambda: anyio.sleep(1), int, check=check),
+        ):
+            with pytest.raises(LookupError) as caught:
+                await chaos
+            assert caught.value.__notes__[0].startswith("in the run that was ")
+
+
 async def test_edge_and_level_cancel_find_different_faults(books: Books):
     """An unshielded cleanup survives the first Task.cancel(), and not the second point."""
     reached: list[str] = []

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -46,6 +47,9 @@ class Peer:
 
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    def reset_at_close(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def watch(self) -> None:
         """Wait for the end of the connection and note what it looked like."""
@@ -107,33 +111,34 @@ async def test_the_server_sees_the_end_that_was_named(how: Leave, end: str):
     assert 0 <= at - client.left_at < 2
 
 
-async def test_a_fin_is_a_fin_even_with_unread_bytes():
-    """The kernel resets a socket that is closed with bytes unread; this client reads them first."""
-    async with (
-        serving(greet_and_watch) as (url, peers),
-        open_request("POST", url, json={}) as client,
-    ):
-        await client.read_head()
-        await client.leave(Leave.FIN)
-
-    assert peers[0].end is not None
-    assert peers[0].end[0] == "fin"
-
-
-async def test_a_killed_client_with_unread_bytes_is_a_reset():
-    """What a process leaves behind is up to the kernel; no client library gets in between."""
+@pytest.mark.parametrize(
+    ("how", "end", "send_fails"), [(Leave.FIN, "fin", False), (Leave.KILL, "rst", True)]
+)
+async def test_a_fin_is_a_fin_even_with_bytes_unread_and_a_killed_process_is_a_reset(
+    how: Leave, end: str, send_fails: bool
+):
+    """The kernel resets a socket that is closed with bytes unread; FIN reads them before."""
+    sent = anyio.Event()
+    failed: list[OSError] = []
 
     async def flood(peer: Peer) -> None:
         await peer.read_request()
         await peer.send(HEAD + chunk(b"x" * 100_000))
+        sent.set()
         await peer.watch()
+        try:
+            await peer.send(b"x")
+        except OSError as error:
+            failed.append(error)
 
     async with serving(flood) as (url, peers), open_request("POST", url, json={}) as client:
         await client.read_head()
-        await client.leave(Leave.KILL)
+        await sent.wait()
+        await client.leave(how)
 
     assert peers[0].end is not None
-    assert peers[0].end[0] == "rst"
+    assert peers[0].end[0] == end
+    assert bool(failed) is send_fails
 
 
 async def test_a_client_that_closed_its_half_goes_on_reading():
@@ -195,7 +200,10 @@ async def test_leaving_ends_a_read_that_waits_elsewhere():
     ):
         tasks.start_soon(read, client)
         await anyio.wait_all_tasks_blocked()
+        left = time.monotonic()  # noqa: TID251
         await client.leave(Leave.RST)
+
+    assert time.monotonic() - left < 4  # noqa: TID251 - the read would wait for five seconds
 
     assert peers[0].end is not None
     assert peers[0].end[0] == "rst"
@@ -226,8 +234,7 @@ async def test_a_stream_that_the_server_cuts_off_did_not_end_cleanly(how: str):
         await peer.read_request()
         await peer.send(HEAD + chunk(b"data: 1\n\n"))
         if how == "rst":
-            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            peer.reset_at_close()
 
     async with serving(cut) as (url, _), open_request("POST", url, json={}) as client:
         with contextlib.suppress(ResponseEnded):  # a reset may overtake the event
@@ -235,6 +242,23 @@ async def test_a_stream_that_the_server_cuts_off_did_not_end_cleanly(how: str):
         with pytest.raises(ResponseEnded, match=r"ended \(cut off\) after"):
             await client.read_event()
         assert (client.ended_cleanly, client.cut_by) == (False, how)
+
+
+@pytest.mark.parametrize(("how", "cleanly"), [("fin", True), ("rst", False)])
+async def test_a_body_without_announced_end_ends_cleanly_with_a_fin_only(how: str, cleanly: bool):
+    async def cut(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(b"HTTP/1.0 200 OK\r\n\r\nx")
+        await read.wait()
+        if how == "rst":
+            peer.reset_at_close()
+
+    read = anyio.Event()
+    async with serving(cut) as (url, _), open_request("POST", url, json={}) as client:
+        assert await client.read_chunk() == b"x"
+        read.set()
+        assert await client.read_body() == b""
+        assert (client.ended_cleanly, client.cut_by) == (cleanly, how)
 
 
 async def test_a_server_that_says_nothing_is_a_connection_error():

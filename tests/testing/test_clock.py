@@ -188,6 +188,43 @@ async def test_bytes_on_a_socket_come_before_the_clock():
     assert anyio.current_time() == 0
 
 
+async def test_bytes_on_a_socket_come_before_the_tasks_count_as_blocked():
+    log: list[str] = []
+    ours, theirs = socket.socketpair()
+
+    async def read() -> None:
+        await asyncio.get_running_loop().sock_recv(theirs, 1)
+        log.append("read")
+
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await wait_all_tasks_blocked()
+            ours.send(b"x")
+            await wait_all_tasks_blocked()
+            log.append("blocked")
+
+    assert log == ["read", "blocked"]
+
+
+async def test_a_thread_that_parks_without_a_word_lets_the_clock_go():
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
+    def in_thread() -> None:
+        work(0.02)
+        loop.thread_parked()
+
+    loop.thread_started()
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    await anyio.sleep(1)
+
+    thread.join()
+
+
 def test_a_deadlock_is_an_error_that_says_who_waits_where():
     async def stuck() -> None:
         async with anyio.create_task_group() as tasks:

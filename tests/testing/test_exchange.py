@@ -476,7 +476,8 @@ async def test_an_app_that_ends_or_breaks_before_it_has_started_is_an_error():
             pass
 
 
-async def test_a_lifespan_that_is_cancelled_while_the_model_loads_leaves_nothing_behind():
+@pytest.mark.parametrize("how", ["scope", "task"])
+async def test_a_lifespan_that_is_cancelled_while_the_model_loads_leaves_nothing_behind(how: str):
     ended: list[float] = []
 
     async def loads(scope: Message, receive: Receive, send: Send) -> None:
@@ -485,9 +486,18 @@ async def test_a_lifespan_that_is_cancelled_while_the_model_loads_leaves_nothing
         finally:
             ended.append(anyio.current_time())
 
-    with anyio.move_on_after(5):
+    async def load() -> None:
         async with Lifespan(loads):
             pass
+
+    if how == "scope":
+        with anyio.move_on_after(5):
+            await load()
+    else:
+        task = asyncio.get_running_loop().create_task(load())
+        await anyio.sleep(5)
+        task.cancel()
+        await asyncio.wait([task])
 
     assert ended == [5]
 

@@ -144,6 +144,9 @@ def test_tests_that_do_not_opt_in_keep_the_loops_of_their_own_hook(run):
         @pytest.mark.virtual_time
         async def test_virtual():
             assert loop_name() == "streamkit"
+
+        async def test_own_again():
+            assert loop_name() == "conftest"
         """,
         conftest="""
         import asyncio
@@ -156,4 +159,4 @@ def test_tests_that_do_not_opt_in_keep_the_loops_of_their_own_hook(run):
         """,
     )
 
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)
