@@ -10,9 +10,9 @@ import pytest
 
 from ._clock import VirtualTimeLoop
 
-LoopFactories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+_LoopFactories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
-INI: Final = "streamkit_virtual_time"
+_INI: Final = "streamkit_virtual_time"
 _MARKERS: Final = (
     "virtual_time: runs on streamkit's VirtualTimeLoop",
     "realtime(*loops): runs on the real clock; once on each loop that is named: asyncio, uvloop",
@@ -23,14 +23,14 @@ _HOOK_NAME: Final = "streamkit_loop_factories"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ini option."""
     text = "run every asyncio test on virtual time, unless it is marked with realtime"
-    parser.addini(INI, text, type="bool", default=False)
+    parser.addini(_INI, text, type="bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Announce the markers; take part in the choice of loops if the project asked for it."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    if config.getini(INI):
+    if config.getini(_INI):
         _choose_loops(config)
 
 
@@ -43,18 +43,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, No
     return (yield)
 
 
-class LoopChoice:
+class _LoopChoice:
     """Registered on demand: where its hook exists, pytest-asyncio wants an answer for each test."""
 
     @pytest.hookimpl(wrapper=True, optionalhook=True)
     def pytest_asyncio_loop_factories(
         self, config: pytest.Config, item: pytest.Item
-    ) -> Generator[None, LoopFactories | None, LoopFactories]:
+    ) -> Generator[None, _LoopFactories | None, _LoopFactories]:
         """Answer for tests on virtual time; leave all others to the project's own hook."""
         others = yield
         names = ("realtime", "virtual_time")
         closest = next((mark for mark in item.iter_markers() if mark.name in names), None)
-        virtual = config.getini(INI) if closest is None else closest.name == "virtual_time"
+        virtual = config.getini(_INI) if closest is None else closest.name == "virtual_time"
         if virtual:
             return {"virtual": VirtualTimeLoop}
         if closest is not None and closest.args:
@@ -64,7 +64,7 @@ class LoopChoice:
 
 def _choose_loops(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin(_HOOK_NAME):
-        config.pluginmanager.register(LoopChoice(), _HOOK_NAME)
+        config.pluginmanager.register(_LoopChoice(), _HOOK_NAME)
 
 
 def _real_loop(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -77,4 +77,4 @@ def _uvloop() -> asyncio.AbstractEventLoop:
     return pytest.importorskip("uvloop").new_event_loop()
 
 
-_REAL_LOOPS: Final[LoopFactories] = {"asyncio": asyncio.new_event_loop, "uvloop": _uvloop}
+_REAL_LOOPS: Final[_LoopFactories] = {"asyncio": asyncio.new_event_loop, "uvloop": _uvloop}
