@@ -86,7 +86,7 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     finally:
         listener.remove()
         call.leave(close_grace)
-    if call.left or call.interrupted:
+    if call.left:
         token.raise_if_cancelled()
     return call.result()
 
@@ -149,11 +149,6 @@ class _ThreadCall(Generic[R]):
         self._call = call
         self._result: R | None = None
         self._error: BaseException | None = None
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether it ended because the token's cancel struck it."""
-        return isinstance(self._error, ThreadInterrupted)
 
     def run(self) -> None:
         """Make the call; in the worker's thread."""

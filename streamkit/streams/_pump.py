@@ -145,6 +145,10 @@ class Pump(Generic[T]):
             self._at_once = 0
             while not self._settled():
                 await self._sleep()
+                if self.source.token.cancelled:
+                    # A scope around the reader that was cancelled for the same reason goes first:
+                    # frameworks end a response whose client left with their own cancel, quietly.
+                    await anyio.lowlevel.checkpoint()
         finally:
             self._asking = False
         return bool(self._buffer)

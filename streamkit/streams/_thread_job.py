@@ -18,7 +18,7 @@ from streamkit._core import CancelToken, Loop, Timer, current_loop, hold, token_
 from streamkit.errors import StreamCancelled, ThreadInterrupted
 
 from ._interrupt import InterruptibleCalls
-from ._workers import Role, run_on_worker, thread_counts
+from ._workers import Role, idle_threads, run_on_worker
 
 logger = logging.getLogger("streamkit.streams")
 
@@ -60,15 +60,15 @@ class _Books:
 
 
 _books: Final = _Books()
+_running: dict[ThreadJob, None] = {}  # changed in single steps that need no lock
 
 
 def thread_statistics() -> ThreadStatistics:
     """Count the worker threads of this process, and the cancels that had to wait for them."""
-    running, idle = thread_counts()
     with _books.lock:
         return ThreadStatistics(
-            running=running,
-            idle=idle,
+            running=len(_running),
+            idle=idle_threads(),
             abandoned=_books.abandoned,
             blocked_cancels=_books.blocked,
             longest_block=_books.longest,
@@ -130,9 +130,11 @@ class ThreadJob:
         context = copy_context()
         context.run(token_var.set, token)
         self._loop.thread_started()
+        _running[self] = None
         try:
             run_on_worker(lambda: context.run(self._main), role=role)
         except BaseException:
+            del _running[self]
             self._loop.thread_parked()
             raise
 
@@ -231,6 +233,7 @@ class ThreadJob:
             self._work()
         finally:
             self._thread_id = None  # what runs on this thread next is not ours to report
+            del _running[self]
             self.post(self._finish)
             self._loop.thread_parked()
 

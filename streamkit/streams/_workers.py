@@ -32,22 +32,16 @@ class _Worker:
         self._jobs.put(job)
 
     def _live(self) -> None:
-        _busy[self] = None
-        try:
-            while (job := self._next_job()) is not None:
-                _busy[self] = None
-                job()
-                del job  # a parked thread keeps nothing of what it ran
-                if not self._park():
-                    return
-        finally:
-            _busy.pop(self, None)
+        while (job := self._next_job()) is not None:
+            job()
+            del job  # a parked thread keeps nothing of what it ran
+            if not self._park():
+                return
 
     def _park(self) -> bool:
         if len(_idle) >= IDLE_LIMIT:
             return False
         self.thread.name = f"streamkit-idle-{self._number}"
-        _busy.pop(self, None)
         _idle[self] = None
         # Asked only now: close_idle_threads() either sees us parked, or we see that it was called.
         return self._epoch == _epoch or _idle.pop(self, self) is self
@@ -64,10 +58,9 @@ class _Worker:
         return f"<worker {self.thread.name}>"
 
 
-# Dictionaries as sets with an atomic "take one", instead of a lock: a lock that some thread holds
+# A dictionary as a set with an atomic "take one", instead of a lock: a lock that some thread holds
 # at the instant of a fork stays locked for ever in the child.
 _idle: dict[_Worker, None] = {}
-_busy: dict[_Worker, None] = {}
 _numbers = itertools.count(1)
 _epoch = 0  # counts the calls of close_idle_threads()
 
@@ -100,9 +93,9 @@ def _parked_worker() -> _Worker | None:
             return worker
 
 
-def thread_counts() -> tuple[int, int]:
-    """How many threads of ours are at work, and how many are parked."""
-    return len(_busy), len(_idle)
+def idle_threads() -> int:
+    """How many threads are parked."""
+    return len(_idle)
 
 
 def close_idle_threads() -> int:
