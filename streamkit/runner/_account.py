@@ -20,6 +20,8 @@ class Account:
     Attributes:
         id: Its id.
         phase: What it is doing, or how it ended.
+        arrived_at: When it arrived, on the loop's clock (seconds): on asyncio's own loop that is
+            ``time.monotonic()``, which on Linux all processes of a machine share.
         age: Seconds from its arrival until now, or until its books were closed.
         seconds: Seconds spent in each phase.
         first_token_after: Seconds from its arrival to the engine's first token, or None.
@@ -42,6 +44,7 @@ class Account:
 
     id: str
     phase: Phase
+    arrived_at: float
     age: float
     seconds: Mapping[Phase, float] = field(default_factory=dict[Phase, float])
     first_token_after: float | None = None

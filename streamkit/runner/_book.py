@@ -153,6 +153,7 @@ class Book:
         return Account(
             id=self.id,
             phase=self.phase,
+            arrived_at=self._arrived,
             age=at - self._arrived,
             seconds=self._seconds_until(at),
             first_token_after=self._after_arrival(self._first_token_at),
