@@ -66,7 +66,7 @@ class CancelToken:
         "_lock",
         "_loop",
         "_phase",
-        "_thread_event",
+        "_threads",
     )
 
     def __init__(self, loop: Loop | None) -> None:
@@ -78,7 +78,7 @@ class CancelToken:
         self._listeners: dict[Listener, None] = {}
         self._phase: Phase | None = None
         self._deadline = math.inf
-        self._thread_event: threading.Event | None = None
+        self._threads: list[threading.Event] = []  # one for each thread that waits
 
     @property
     def cancelled(self) -> bool:
@@ -155,13 +155,24 @@ class CancelToken:
 
         Never call it in the event loop's own thread: the loop could not cancel anything meanwhile.
         """
+        woken = threading.Event()
         with self._lock:
-            if self._thread_event is None:
-                self._thread_event = threading.Event()
-                if self._cancellation is not None:
-                    self._thread_event.set()
-            event = self._thread_event
-        return event.wait(timeout)
+            if self._cancellation is not None:
+                return True
+            if self._loop is not None:
+                self._threads.append(woken)
+        if self._loop is None:
+            return woken.wait(timeout)
+        # A virtual clock stands still while a thread works; this one now waits for the loop.
+        self._loop.thread_parked()
+        if woken.wait(timeout):
+            return True
+        with self._lock:
+            late = woken not in self._threads
+            if not late:
+                self._threads.remove(woken)
+                self._loop.thread_started()
+        return late
 
     def add_listener(self, call: Listen) -> Listener:
         """Have ``call(cancellation)`` run once, in the loop's thread, in the turn of the cancel.
@@ -199,8 +210,11 @@ class CancelToken:
                 return False
             self._cancellation = cancellation
             listeners, self._listeners = list(self._listeners), {}
-            if self._thread_event is not None:
-                self._thread_event.set()
+            threads, self._threads = self._threads, []
+            for woken in threads:
+                assert self._loop is not None
+                self._loop.thread_started()
+                woken.set()
         self._deliver(listeners, cancellation)
         return True
 

@@ -252,6 +252,24 @@ async def test_a_thread_that_waits_wakes_although_the_loop_is_busy():
     assert woke == [True]
 
 
+@pytest.mark.asyncio_only  # trio's virtual clock knows nothing of threads
+async def test_a_thread_that_waits_holds_no_virtual_clock():
+    source = CancelSource()
+    source.cancel_after(3600)
+
+    assert await anyio.to_thread.run_sync(source.token.wait_in_thread)
+    assert anyio.current_time() == source.token.cancellation.at
+
+
+@pytest.mark.realtime
+async def test_a_thread_gives_up_waiting_after_its_timeout():
+    source = CancelSource()
+
+    assert not await anyio.to_thread.run_sync(source.token.wait_in_thread, 0.01)
+    source.cancel(Reason.REQUESTED)
+    assert await anyio.to_thread.run_sync(source.token.wait_in_thread, 0.01)
+
+
 async def test_outside_any_work_the_token_is_one_that_nobody_can_cancel():
     token = current_token()
     token.add_listener(lambda _: None)
