@@ -20,6 +20,7 @@ from streamkit._core import (
 )
 from streamkit.streams import close_orphans
 
+from ._problems import STATUS
 from ._transport import left_unseen, transport_of
 
 READ_AHEAD: Final = 65_536
@@ -53,6 +54,7 @@ class RequestOwner:
     __slots__ = (
         "_body_read",
         "_buffered",
+        "_hushed",
         "_interrupter",
         "_loop",
         "_news",
@@ -85,6 +87,7 @@ class RequestOwner:
         self._pieces: deque[Message] = deque()
         self._buffered = 0
         self._body_read = False
+        self._hushed = False  # the app's answer is held back
         self._news: anyio.Event | None = None  # the app waits for a message
         self._wanted: anyio.Event | None = None  # the pump waits for the app
         self._pump_scope = anyio.CancelScope()
@@ -191,7 +194,7 @@ class RequestOwner:
         After the client has gone it does nothing, as servers do, but it lets other tasks run and
         closes what the sending task left suspended.
         """
-        if self.gone:
+        if self.gone or self._is_hushed(message):
             await self._drop()
             return
         self._note(message)
@@ -209,6 +212,18 @@ class RequestOwner:
             await self._drop()
         if self.response_complete:
             self._tell_app(None)
+
+    def _is_hushed(self, message: Message) -> bool:
+        """Whether this belongs to a 500 that the app made of a cancel: the middleware says why.
+
+        Starlette's outermost layer, and that of each mounted app, answers 500 to whatever is
+        raised before it reaches a middleware around that app.
+        """
+        if message["type"] == "http.response.start":
+            why = self.token.cancellation
+            crashed = message["status"] == 500
+            self._hushed = crashed and why is not None and STATUS[why.reason] != 500
+        return self._hushed
 
     def _note(self, message: Message) -> None:
         if message["type"] == "http.response.start":
