@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -119,7 +120,10 @@ class _AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.now = loop.time
+        # uvloop's time() is the same clock in whole milliseconds: too coarse for what we measure.
+        coarse = type(loop).__module__.startswith("uvloop")
+        fine: Any = time.monotonic  # noqa: TID251
+        self.now = fine if coarse else loop.time
 
     def is_current(self) -> bool:
         return asyncio._get_running_loop() is self._loop

@@ -20,7 +20,7 @@ class Account:
     Attributes:
         id: Its id.
         phase: What it is doing, or how it ended.
-        arrived_at: When it arrived, on the loop's clock (seconds): on asyncio's own loop that is
+        arrived_at: When it arrived, on the loop's clock (seconds): outside of tests that is
             ``time.monotonic()``, which on Linux all processes of a machine share.
         age: Seconds from its arrival until now, or until its books were closed.
         seconds: Seconds spent in each phase.

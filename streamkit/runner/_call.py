@@ -40,9 +40,6 @@ class Host(Protocol):
     admission: Admission
     draining: bool
 
-    def closed(self, account: Account) -> None:
-        """A call's books were closed, or it was refused."""
-
 
 class Call:
     """One request; a context manager around everything that is done to answer it.
@@ -252,7 +249,6 @@ class Call:
 
     def _tell(self, account: Account) -> None:
         self._book = self._book if account.phase is Phase.QUARANTINED else None
-        self._host.closed(account)
         if self._on_closed is not None:
             self._on_closed(account)
 

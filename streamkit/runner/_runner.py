@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import anyio
 
@@ -38,7 +37,6 @@ class EngineRunner:
         request_timeout: Seconds after which a request is cancelled with reason ``deadline``; None
             for no limit.
         remembered: Ended requests that can be looked up.
-        on_closed: Called with the account of each request whose books were closed.
 
     Attributes:
         draining: Whether new requests are refused because the server is going down.
@@ -46,7 +44,6 @@ class EngineRunner:
 
     __slots__ = (
         "_grace",
-        "_on_closed",
         "_request_timeout",
         "admission",
         "draining",
@@ -62,7 +59,6 @@ class EngineRunner:
         max_queued: int = MAX_QUEUED,
         request_timeout: float | None = None,
         remembered: int = REMEMBERED,
-        on_closed: Callable[[Account], object] | None = None,
     ) -> None:
         if max_queued < 0:
             raise ValueError(f"max_queued must be 0 or more, got {max_queued}")
@@ -74,7 +70,6 @@ class EngineRunner:
         self.admission = Admission(engine, max_queued)
         self.draining = False
         self._request_timeout = request_timeout
-        self._on_closed = on_closed
         self._grace: anyio.CancelScope | None = None
 
     # -- one request ---------------------------------------------------------------------------
@@ -98,11 +93,6 @@ class EngineRunner:
         if self._request_timeout is not None:
             call.source.cancel_after(self._request_timeout)
         return call
-
-    def closed(self, account: Account) -> None:
-        """A call's books were closed, or it was refused."""
-        if self._on_closed is not None:
-            self._on_closed(account)
 
     # -- all of them ---------------------------------------------------------------------------
 
