@@ -1,0 +1,48 @@
+"""HTTP/2: a reset ends one stream and no other, the end of the connection ends them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamkit.testing import Http2Client, Http2Stream, Leave, open_http2
+from tests.e2e.checks import assert_told_once, assert_untouched, new_id
+from tests.e2e.servers import HTTP2, Server
+
+pytestmark = pytest.mark.realtime
+
+on_http2 = pytest.mark.parametrize("server", HTTP2, indirect=True)
+
+
+async def ask(client: Http2Client, server: Server, query: str = "") -> tuple[str, Http2Stream]:
+    """Open a stream, and return when its first event is here."""
+    request_id = new_id()
+    stream = await client.request("GET", f"/events?id={request_id}&engine=storm&{query}")
+    await stream.read_event()
+    return request_id, stream
+
+
+@on_http2
+async def test_a_reset_of_one_stream_leaves_its_siblings_alone(server: Server) -> None:
+    async with open_http2(server.url) as client:
+        stays = [await ask(client, server, "tokens=200") for _ in range(2)]
+        request_id, leaves = await ask(client, server)
+        await leaves.reset()
+        assert_told_once(await server.ended(request_id), "decode")
+
+        for request_id, stream in stays:
+            events = await stream.read_events()
+            assert [event.event for event in events] == ["message"] * 199 + ["done"]
+            assert stream.ended_cleanly
+            assert_untouched(await server.ended(request_id))
+
+
+@on_http2
+@pytest.mark.parametrize("how", [Leave.FIN, Leave.RST])
+async def test_the_end_of_the_connection_cancels_all_its_streams(
+    server: Server, how: Leave
+) -> None:
+    async with open_http2(server.url) as client:
+        asked = [(await ask(client, server))[0] for _ in range(3)]
+        await client.leave(how)
+        for request_id in asked:
+            assert_told_once(await server.ended(request_id), "decode")
