@@ -254,8 +254,8 @@ class RequestOwner:
 
     def check(self, write_stall: float) -> None:
         """Look for what no event tells: a write that is stuck, a connection that closed unseen."""
-        if self.token.cancelled or self.response_complete:
-            return
+        if self.token.cancelled or (self.response_complete and self.sending_since is None):
+            return  # a last piece that is still being sent can be stuck as any other
         blocked = 0.0 if self.sending_since is None else self._loop.now() - self.sending_since
         if blocked >= write_stall:
             self.source.cancel(

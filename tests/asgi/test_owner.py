@@ -265,6 +265,18 @@ async def test_a_write_that_stalls_is_cancelled_after_the_limit(log):
     assert not exchange.completed
 
 
+async def test_a_whole_answer_that_nobody_reads_is_given_up_after_the_limit(log):
+    async def endpoint(request: Request) -> Response:
+        request_token(request).add_listener(log.told)
+        return Response(b"all of it in one piece")
+
+    app = app_of(endpoint, write_stall=10)
+    exchange = await Exchange(app, stops_reading_after_chunks=0).run()
+
+    assert log == [Reason.WRITE_STALLED]
+    assert 10 <= exchange.ended_at <= 10.5 + 0.01
+
+
 async def test_a_client_that_reads_slowly_but_reads_is_no_stall(log):
     async def endpoint(request: Request) -> Response:
         return StreamingResponse(cancellable(on_cancel=log.told)(log.worker(tokens=3))())
