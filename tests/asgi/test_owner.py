@@ -356,6 +356,41 @@ async def test_a_stream_blocked_in_send_is_closed_in_the_task_that_drove_it(log)
     assert held() == []
 
 
+async def test_a_framework_that_cancels_a_blocked_send_leaves_no_generator_behind(log):
+    async def generate():
+        driver = asyncio.current_task()
+        try:
+            while True:
+                yield "x"
+        finally:
+            log.append(asyncio.current_task() is driver)
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(cancellable(generate()))
+
+    app = app_of(endpoint)
+    async with Exchange(app, stops_reading_after_chunks=1) as exchange:
+        await exchange.wait_blocked()
+        app.cancel_all(Reason.DEADLINE)  # the client is there: only Starlette ends the send
+        await exchange.wait_ended()
+
+    assert log == [True]
+
+
+async def test_an_app_that_gives_up_quietly_is_answered_for():
+    async def app(scope, receive, send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    middleware = CancellationMiddleware(app)
+    async with Exchange(middleware) as exchange:
+        await anyio.sleep(1)
+        middleware.cancel_all(Reason.DEADLINE)
+
+    assert exchange.status == 504
+    assert exchange.completed
+
+
 async def test_a_generator_that_never_awaits_hears_of_the_client_that_left(log):
     async def generate():
         for number in range(1_000_000):

@@ -1,5 +1,6 @@
 """The bridge from token to scope, and the interrupter that stands in for it between yields."""
 
+import asyncio
 import contextlib
 
 import anyio
@@ -94,6 +95,32 @@ async def test_a_step_that_swallows_the_interrupt_is_interrupted_all_the_same():
         tasks.start_soon(work)
         await anyio.sleep(1)
         interrupter.interrupt()
+
+
+@pytest.mark.asyncio_only
+async def test_a_step_that_fails_on_its_interrupt_leaves_no_cancel_in_the_task():
+    interrupter = current_loop().interrupter()
+    left = []
+
+    async def fails() -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            raise KeyError("in cleanup")
+
+    async def work() -> None:
+        with pytest.raises(KeyError):
+            await interrupter.step(fails())
+        task = asyncio.current_task()
+        assert task is not None
+        left.append(task.cancelling())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await anyio.sleep(1)
+        interrupter.interrupt()
+
+    assert left == [0]
 
 
 async def test_an_outer_cancel_goes_before_an_interrupt():
