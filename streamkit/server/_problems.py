@@ -1,0 +1,80 @@
+"""The layer in which every error becomes an answer, once, with the status that fits."""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamkit._core import SCOPE_KEY
+from streamkit.asgi import error_event, problem
+from streamkit.errors import EngineFailed, RequestRefused, StreamCancelled
+
+from ._visit import VISIT_KEY, Visit
+
+logger = logging.getLogger("streamkit.server")
+
+_TYPES: Final = {
+    400: "invalid_request_error",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+
+class Problems:
+    """Turns what the app below raises into an answer; a cancel is left to the layer above."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit: Visit = scope[VISIT_KEY]
+        try:
+            await self._app(scope, receive, send)
+        except (StreamCancelled, ClientDisconnect):
+            raise
+        except Exception as error:
+            if not isinstance(error, HTTPException | RequestRefused):
+                logger.exception("request %s failed", visit.id)
+            if scope[SCOPE_KEY].response_started:
+                return  # nothing can be said any more: the connection ends un-cleanly
+            await _answer_to(error)(scope, receive, send)
+
+
+def _answer_to(error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        kind = _TYPES.get(error.status_code, "error")
+        return problem(error.status_code, _text_of(error), type=kind, headers=error.headers)
+    if isinstance(error, RequestRefused):
+        headers = {"retry-after": str(math.ceil(error.retry_after))}
+        code = "queue_full" if error.status == 429 else "not_ready"
+        return problem(error.status, str(error), type="refused", code=code, headers=headers)
+    said = error_event(error)["error"]  # in the words that a stream would end with
+    if isinstance(error, EngineFailed):
+        return problem(500, said["message"], type=said["type"])
+    return problem(500, "the request failed; see the server's log", type=said["type"])
+
+
+def _text_of(error: HTTPException) -> str:
+    """The router says only the status's own phrase."""
+    allowed = (error.headers or {}).get("Allow")
+    if error.status_code == 405 and allowed:
+        return f"this path takes {allowed}"
+    if error.detail == http.HTTPStatus(404).phrase:
+        return "there is no such path; GET /v1/engine shows what is served"
+    return error.detail

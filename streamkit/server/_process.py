@@ -1,0 +1,147 @@
+"""The process around the app: uvicorn embedded, signals that drain, logs, the ready line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import uvicorn
+from prometheus_client import disable_created_metrics
+
+from streamkit._core import hold
+
+from ._protocols import check_installed, protocol_class
+from ._sockets import BACKLOG, url_of
+from .app import Application
+from .settings import Settings
+
+logger = logging.getLogger("streamkit.server")
+
+CLOSE_LIMIT: Final = 5  # seconds for connections to close once all requests have been answered
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our drain in the place of its own.
+
+    The first SIGTERM or SIGINT drains: new requests are refused, running ones get their grace, the
+    rest is cancelled and proved stopped. The second one ends the grace. The third one ends the
+    process as it is.
+
+    Attributes:
+        forced: Whether it came to that.
+    """
+
+    def __init__(self, app: Application, settings: Settings) -> None:
+        super().__init__(_config(app, settings))
+        self._runner = app.runner
+        self._grace = settings.drain_grace
+        self._signals = 0
+        self.forced = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sys.stdout.write(f"streamkit: ready on {url_of(sock)}\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Handle them; uvicorn would exit at once, or never, with a stream open (measured)."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _signalled(self, number: int) -> None:
+        self._signals += 1
+        name = signal.Signals(number).name
+        if self._signals == 1:
+            logger.info("%s: draining, %d requests in flight", name, len(self._runner.in_flight))
+            hold(self._drain, name="drain", limit=math.inf)
+        elif self._signals == 2:
+            logger.warning("%s again: cancelling what is left", name)
+            self._runner.cut_grace()
+        else:
+            logger.error("%s once more: giving up on %r", name, self._runner)
+            self.forced = self.force_exit = self.should_exit = True
+
+    async def _drain(self) -> None:
+        await self._runner.drain(self._grace)
+        self.should_exit = True
+
+
+def run(app: Application, settings: Settings, sock: socket.socket) -> int:
+    """Serve until a signal ends it; return the exit status."""
+    set_up_logging(settings)
+    disable_created_metrics()  # a series beside each histogram that nobody asked for
+    server = Server(app, settings)
+    try:
+        server.run(sockets=[sock])
+    except SystemExit:  # uvicorn's word for a lifespan that failed to start; it has logged why
+        return 1
+    return 1 if server.forced else 0
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Everything to standard error; standard output has the ready line alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = settings.log_level.upper()
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    access = logging.getLogger("streamkit.access")
+    access.setLevel(logging.INFO)  # it has a switch of its own
+    if settings.access_log == "json":
+        plain = logging.StreamHandler()
+        plain.setFormatter(_JsonLine())
+        access.handlers = [plain]
+        access.propagate = False
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+    uvicorn_log.addFilter(_is_news)
+
+
+class _JsonLine(logging.Formatter):
+    """The message is a JSON object already; it gets the time that other lines begin with."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = json.loads(record.getMessage())
+        return json.dumps({"time": time, **fields})
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # That an answer was cut short on purpose stands in the access log, with the reason.
+    return record.msg != "ASGI callable returned without completing response."
+
+
+def _config(app: Application, settings: Settings) -> uvicorn.Config:
+    if settings.loop != "auto":
+        check_installed("--loop", settings.loop)
+    return uvicorn.Config(
+        app,
+        http=protocol_class(settings.http, settings.read_timeout),
+        loop=settings.loop,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=CLOSE_LIMIT,
+    )

@@ -1,0 +1,113 @@
+"""uvicorn's HTTP protocols with what they lack: a time limit for a request's head, our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import uuid
+from typing import Any, Final
+
+_IMPLEMENTATIONS: Final = {
+    "h11": ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
+    "httptools": ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
+}
+_ANSWER: Final = """\
+HTTP/1.1 {status}\r
+content-type: application/json\r
+content-length: {length}\r
+x-request-id: {request_id}\r
+connection: close\r
+\r
+{body}"""
+
+
+class NotInstalled(Exception):
+    """A package that was asked for is missing; the message says how to get it."""
+
+
+def protocol_class(http: str, read_timeout: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol of that name (``auto``: the faster that there is), made patient.
+
+    Raises:
+        NotInstalled: httptools was asked for and is not there.
+    """
+    if http == "auto":
+        http = "httptools" if importlib.util.find_spec("httptools") else "h11"
+    check_installed("--http", http)
+    module, name = _IMPLEMENTATIONS[http]
+    base = getattr(importlib.import_module(module), name)
+    return type(name, (_Patient, base), {"read_timeout": read_timeout})
+
+
+def check_installed(flag: str, package: str) -> None:
+    """Return if the package is there.
+
+    Raises:
+        NotInstalled: It is not.
+    """
+    if package != "asyncio" and importlib.util.find_spec(package) is None:
+        raise NotInstalled(
+            f"{flag} {package}: {package} is not installed; pip install 'streamkit-llm[uvloop]', "
+            "or leave the choice to auto"
+        )
+
+
+class _Patient:
+    """Mixed into one of the two; ``cycle`` is uvicorn's name for the request being answered.
+
+    uvicorn waits for ever for a client that sends half a head, and tells ASGI nothing of it.
+    """
+
+    read_timeout: float
+    cycle: Any
+    transport: asyncio.Transport
+    _timer: asyncio.TimerHandle | None = None
+    _silent = True  # it has not sent a byte
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)  # type: ignore[misc]
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = False
+        super().data_received(data)  # type: ignore[misc]
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait_for_head()
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed."""
+        self._refuse("400 Bad Request", "invalid_request_error", msg)
+
+    def _wait_for_head(self) -> None:
+        if self._timer is None and not self.transport.is_closing():
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.read_timeout, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        if self._silent:
+            self.transport.close()
+            return
+        limit = f"the request's head did not arrive within {self.read_timeout:g} s"
+        self._refuse("408 Request Timeout", "request_timeout", limit)
+
+    def _refuse(self, status: str, kind: str, message: str) -> None:
+        error = {"message": message, "type": kind, "code": kind}
+        body = json.dumps({"error": error})
+        answer = _ANSWER.format(
+            status=status, length=len(body), request_id=uuid.uuid4().hex, body=body
+        )
+        if not self.transport.is_closing():
+            self.transport.write(answer.encode())
+            self.transport.close()

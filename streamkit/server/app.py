@@ -1,0 +1,106 @@
+"""The ASGI app of a served engine, from the outermost layer to the routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamkit.asgi import CancellationMiddleware
+from streamkit.engines import Engine, build
+from streamkit.runner import EngineRunner
+
+from ._generate import Generate
+from ._inspect import Inspect
+from ._metrics import Metrics
+from ._problems import Problems
+from ._visit import FORMS, VISIT_KEY, Front, Visit, log_visit
+from .settings import Settings
+
+__all__ = ["Application", "create_app"]
+
+
+class Application:
+    """Serves one engine; any ASGI server will do.
+
+    The end of its lifespan cancels what still runs, has it proved stopped, and closes the engine.
+    Signals are the server's business: see :meth:`EngineRunner.drain` for a graceful end.
+
+    Args:
+        engine: What is served.
+        settings: How; what concerns sockets and the process is ignored here.
+
+    Attributes:
+        runner: The requests and their books.
+        metrics: What ``GET /metrics`` shows.
+    """
+
+    __slots__ = ("_app", "_log", "_paths", "_routes", "metrics", "runner")
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.runner = EngineRunner(
+            engine,
+            max_queued=settings.max_queued,
+            request_timeout=settings.request_timeout,
+            remembered=settings.remembered,
+        )
+        # The process drains: requests get their grace before the lifespan ends.
+        owner = CancellationMiddleware(
+            Problems(self._route),
+            write_stall=settings.write_stall,
+            drain_grace=None,
+        )
+        self.metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
+        self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
+        generate = Generate(self.runner, settings)
+        routes = [
+            Route("/generate", generate, methods=["POST"]),
+            *Inspect(self.runner, self.metrics).routes(),
+        ]
+        self._paths: dict[object, str] = {route.endpoint: route.path for route in routes}
+        self._routes = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
+        self._app: ASGIApp = Front(owner, self.runner.in_flight, self._visited)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._app(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # for Starlette: an unknown path is then an error that we can answer
+        try:
+            await self._routes(scope, receive, send)
+        finally:
+            if scope["type"] == "http":
+                visit: Visit = scope[VISIT_KEY]
+                visit.route = self._paths.get(scope.get("endpoint"), visit.route)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self.runner.aclose()  # noqa: ASYNC102 - it shields and limits itself
+
+    def _visited(self, visit: Visit) -> None:
+        self.metrics.visited(visit)
+        if self._log is not None:
+            self._log(visit)
+
+    def __repr__(self) -> str:
+        return f"<Application {self.runner!r}>"
+
+
+def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> Application:
+    """Return the app that ``streamkit serve`` runs, for a server of your own.
+
+    Args:
+        settings: How it behaves; None for the defaults.
+        engine: What is served; None builds the one that the settings name.
+
+    Raises:
+        ValueError: There is no such engine, or it has no such option.
+    """
+    settings = settings or Settings()
+    return Application(engine or build(settings.engine, settings.engine_options), settings)
