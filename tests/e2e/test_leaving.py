@@ -145,4 +145,4 @@ async def test_a_send_that_is_blocked_is_released_when_its_client_leaves(
         report = await server.ended(request_id)
 
     assert_cancelled(report)
-    assert report["yielded"] < 100  # 25 MiB; the kernel holds 4
+    assert report["yielded"] < 1_000  # a FIN comes after what was there to read

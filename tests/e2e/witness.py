@@ -29,10 +29,10 @@ ENGINES = {
     # One slot: a request that is served after a cancel proves that the slot is free.
     "fast": FakeEngine(slots=1, step_ms=5, prefill_tokens_per_step=8, name="fast"),
     "slow": FakeEngine(slots=1, step_ms=200, name="slow"),
-    "storm": FakeEngine(slots=24, step_ms=2, prefill_tokens_per_step=256, name="storm"),
+    "storm": FakeEngine(slots=80, step_ms=2, prefill_tokens_per_step=256, name="storm"),
 }
 for _engine in ENGINES.values():
-    _engine.limits = LadderLimits(stop_bound=5.0)  # a busy machine is no liar
+    _engine.limits = LadderLimits(stop_bound=5.0, block_limit=5.0)  # a busy machine is no liar
 
 
 class Witness:
@@ -152,6 +152,7 @@ def books(live: int) -> dict[str, Any]:
     witnesses = WITNESSES.values()
     return {
         "engines": {name: _load(engine) for name, engine in ENGINES.items()},
+        "tokens": {name: _tokens(engine) for name, engine in ENGINES.items()},
         "misbehaviours": [str(m) for e in ENGINES.values() for m in e.statistics().misbehaviours],
         "tasks": _tasks(),
         "threads": [t.name for t in threading.enumerate() if _is_busy(t)],
@@ -175,6 +176,12 @@ def _loads(account: dict[str, Any]) -> list[list[int]]:
 def _load(engine: FakeEngine) -> dict[str, int]:
     books = engine.statistics()
     return {"running": books.running, "queued": books.queued, "quarantined": books.quarantined}
+
+
+def _tokens(engine: FakeEngine) -> dict[str, int]:
+    """The engine's total, and the sum of what it made for each request."""
+    each = sum(record.tokens for record in engine.log.requests())
+    return {"total": engine.log.tokens, "of_requests": each}
 
 
 def _tasks() -> list[str]:
