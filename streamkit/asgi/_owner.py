@@ -23,9 +23,9 @@ from streamkit.streams import close_orphans
 from ._problems import STATUS
 from ._transport import left_unseen, transport_of
 
-READ_AHEAD: Final = 65_536
-# bytes of the body that are read before the app asks; servers stop reading the socket at the same
-# mark, and a server that does not read cannot see its client leave (measured)
+READ_AHEAD: Final = 1 << 20
+# bytes of the body that are read before the app asks; more than the longest prompts have, because
+# behind a body that nobody reads most servers cannot see their client leave (measured)
 
 GONE: Final = frozenset({Reason.CLIENT_DISCONNECT, Reason.WRITE_STALLED})
 """Reasons after which nobody reads what we send."""

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from streamkit._core import Reason, held, token_of
-from streamkit.asgi import CancellationMiddleware, request_token, watch_disconnect
+from streamkit.asgi import CancellationMiddleware, EventStream, request_token, watch_disconnect
 from streamkit.errors import UsageBug
 from streamkit.streams import cancellable
 from streamkit.testing import Exchange
@@ -127,11 +127,25 @@ async def test_the_body_is_read_ahead_only_to_a_bound(log):
         log.append(sum(r.message["type"] == "http.request" for r in exchange.received))
         return PlainTextResponse(str(len(await request.body())))
 
-    exchange = Exchange(app_of(endpoint), body=[b"x" * 40_000] * 10)
+    exchange = Exchange(app_of(endpoint), body=[b"x" * 600_000] * 10)
     await exchange.run()
 
-    assert log == [2]  # 80,000 bytes: the second piece went over the mark of 65,536
-    assert exchange.text == "400000"
+    assert log == [2]  # 1,200,000 bytes: the second piece went over the mark of 1 MiB
+    assert exchange.text == "6000000"
+
+
+@every_server
+async def test_a_client_that_leaves_is_seen_behind_a_long_prompt_that_nobody_read(server, log):
+    async def endpoint(request: Request) -> Response:
+        return EventStream(cancellable(on_cancel=log.told)(log.worker())())
+
+    exchange = Exchange(
+        app_of(endpoint), server=server, body=[b"x" * 60_000] * 10, leaves_after_seconds=2.5
+    )
+    await exchange.run()
+
+    assert log == [Reason.CLIENT_DISCONNECT, "closed"]
+    assert exchange.ended_at == pytest.approx(2.5)
 
 
 async def test_a_client_that_leaves_while_its_body_is_read_has_left(log):

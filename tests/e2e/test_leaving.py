@@ -146,3 +146,15 @@ async def test_a_send_that_is_blocked_is_released_when_its_client_leaves(
 
     assert_cancelled(report)
     assert report["yielded"] < 1_000  # a FIN comes after what was there to read
+
+
+@scenes("unread-body")
+async def test_a_long_prompt_that_nobody_read_hides_no_client_that_leaves(
+    server: Server, name: str, how: Leave
+) -> None:
+    body = {"prompt": "y" * 500_000}
+    asked = asking(server, "/events", LONG, method="POST", json=body)
+    async with asked as (request_id, client):
+        await server.reached(request_id, "prefill")
+        await client.leave(how)
+        assert_told_once(await server.ended(request_id), "prefill")
