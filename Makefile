@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 UNASKED := ASYNC109,ASYNC124,ASYNC9
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
-.PHONY: help demo test suite canary fast lint types coverage lowest constraints format clean
+.PHONY: help demo test suite canary fast servers lint types coverage lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ canary: $(READY) ## the loop-neutral tests again, on trio
 
 fast: $(READY) ## every test on virtual time: no sockets, no real seconds
 	$(BIN)/python -m pytest -m 'not realtime' $(ARGS)
+
+servers: $(READY) ## every way to leave in every phase on every server; `make test` takes a third of it
+	E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lint: $(READY) ## style, format, cancellation hygiene, layers
 	$(BIN)/ruff check
