@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -42,7 +43,8 @@ class Sources:
         self.blocked_for = blocked_for
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Family:
     """One metric that is read from the books when it is asked for."""
 
     name: str
@@ -166,53 +168,71 @@ FAMILIES: Final = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One histogram: a time of each request, taken when its books are closed."""
+
+    name: str
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...]
+    read: Callable[[Account], float | None]
+
+
+TIMINGS: Final = (
+    Timing("streamkit_cancel_told_seconds", ("phase",),
+        "From a cancel to the engine told.", _SHORT, lambda a: a.told_after),
+    Timing("streamkit_cancel_proved_seconds", ("phase",),
+        "From a cancel to the engine proved to have stopped.", _SHORT, lambda a: a.proved_after),
+    Timing("streamkit_first_token_seconds", (),
+        "From a request's arrival to its first token.", _LONG, lambda a: a.first_token_after),
+    Timing("streamkit_queue_seconds", (),
+        "That a request waited for a slot.", _LONG, lambda a: a.seconds.get(Phase.QUEUED)),
+)  # fmt: skip
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own.
 
-    Counters are read from the books when they are asked for, and cost a request nothing; the
-    histograms get their values when a request's books are closed.
+    Counters are read from the books when they are asked for, and cost a request nothing.
     """
 
-    __slots__ = ("_proved", "_queued", "_told", "_ttft", "_visits", "registry")
+    __slots__ = ("_timings", "_visits", "registry")
 
     def __init__(self, runner: EngineRunner, blocked_for: Callable[[], float]) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._visits: Counter[tuple[str, int]] = Counter()
         self.registry.register(_Books(runner, blocked_for, self._visits))
-        self._told = self._histogram("cancel_told", "From a cancel to the engine told.", "phase")
-        self._proved = self._histogram(
-            "cancel_proved", "From a cancel to the engine proved to have stopped.", "phase"
-        )
-        self._ttft = self._histogram("first_token", "From a request's arrival to its first token.")
-        self._queued = self._histogram("queue", "Time that a request waited for a slot.")
+        self._timings = [
+            (
+                timing,
+                Histogram(
+                    timing.name,
+                    timing.help,
+                    timing.labels,
+                    buckets=timing.buckets,
+                    registry=self.registry,
+                ),
+            )
+            for timing in TIMINGS
+        ]
 
     def visited(self, visit: Visit) -> None:
         """An exchange is over, and the books of its request are closed."""
         self._visits[visit.route, visit.status] += 1
-        if visit.account is not None:
-            self._observe(visit.account)
+        if (account := visit.account) is None:
+            return
+        for timing, histogram in self._timings:
+            if (seconds := timing.read(account)) is not None:
+                series = histogram.labels(account.cancelled_in) if timing.labels else histogram
+                series.observe(seconds)
 
     def expose(self) -> bytes:
         """All of them, as Prometheus reads them."""
         return generate_latest(self.registry)
 
-    def _observe(self, account: Account) -> None:
-        if account.told_after is not None:
-            self._told.labels(account.cancelled_in).observe(account.told_after)
-        if account.proved_after is not None:
-            self._proved.labels(account.cancelled_in).observe(account.proved_after)
-        if account.first_token_after is not None:
-            self._ttft.observe(account.first_token_after)
-        if (queued := account.seconds.get(Phase.QUEUED)) is not None:
-            self._queued.observe(queued)
-
-    def _histogram(self, what: str, text: str, *labels: str) -> Histogram:
-        buckets = _SHORT if labels else _LONG
-        name = f"streamkit_{what}_seconds"
-        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
-
     def __repr__(self) -> str:
-        return f"<Metrics {len(FAMILIES)} families>"
+        return f"<Metrics {len(FAMILIES)} families, {len(TIMINGS)} timings>"
 
 
 class _Books(Collector):

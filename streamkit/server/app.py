@@ -76,6 +76,11 @@ class Application:
                 visit: Visit = scope[VISIT_KEY]
                 visit.route = self._paths.get(scope.get("endpoint"), visit.route)
 
+    @property
+    def paths(self) -> list[str]:
+        """Every path that it answers, as the routes have it."""
+        return list(self._paths.values())
+
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:
         try:

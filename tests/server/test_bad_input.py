@@ -170,12 +170,12 @@ async def test_a_body_that_is_declared_too_long_is_not_read(make_app) -> None:
 
 async def test_a_body_of_unknown_length_is_read_to_the_limit_and_no_further(make_app) -> None:
     app = make_app(max_body_bytes=100_000)
-    pieces = [b"x" * 50_000] * 20
+    pieces = [b"x" * 50_000] * 1000
 
     exchange = await post(app, pieces).run()
 
     assert exchange.status == 413
-    assert len(exchange.received) <= 5  # three that were needed, two that were read ahead
+    assert len(exchange.received) < 30  # three that were needed, and a bounded read-ahead
 
 
 async def test_a_body_of_exactly_the_limit_is_read(make_app) -> None:
