@@ -112,8 +112,9 @@ class RequestOwner:
 
     async def _pump(self) -> None:
         with self._pump_scope:
-            if _expects_continue(self.scope):
+            if _expects_continue(self.scope) and self._news is None:
                 # Reading makes the server say "100 Continue": that word is the app's to give.
+                # (Where it waits already, it has: an app's first step may come before ours.)
                 await self._wait_wanted(always=True)
             while True:
                 await self._wait_wanted()

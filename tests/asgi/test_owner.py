@@ -180,6 +180,19 @@ async def test_reading_waits_for_the_app_when_the_client_waits_for_the_word_to_g
     assert exchange.text == "3"
 
 
+async def test_an_app_that_asks_for_the_body_first_of_all_gives_its_word_too():
+    async def app(scope, receive, send) -> None:
+        body = (await receive())["body"]
+        await PlainTextResponse(body)(scope, receive, send)
+
+    exchange = Exchange(
+        CancellationMiddleware(app), body=b"abc", headers={"expect": "100-continue"}
+    )
+    await exchange.run()
+
+    assert exchange.text == "abc"
+
+
 # -- who ended it --------------------------------------------------------------------------------
 
 
