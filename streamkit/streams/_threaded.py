@@ -63,7 +63,9 @@ class ThreadedGenerator(Generic[T]):
         batch_limit: Items that may be made and not yet read.
         report_after: Seconds that user code may keep a cancel waiting without a report.
         close_grace: Seconds to wait for the end of the thread; then it is given up and counted.
-        interrupt: Raise ``ThreadInterrupted`` in a running ``next()`` when cancelled (CPython).
+        interrupt: Raise ``ThreadInterrupted`` in a running ``next()`` when cancelled (CPython). It
+            strikes in any line, also of a library that holds a lock at the moment; locks taken
+            with ``with`` are let go, others stay taken. Hence nobody gets it without asking.
 
     Raises, from ``__anext__``:
         StreamCancelled: It was cut short.
@@ -154,11 +156,12 @@ class ThreadedGenerator(Generic[T]):
         try:
             return await self._pump.wait_ready()
         except anyio.get_cancelled_exc_class() as error:
-            # Cancelled from outside: nobody reads on.
+            # Cancelled from outside: nobody reads on. If the token was first, that is the cause.
             with anyio.move_on_after(BLAME_LIMIT, shield=True):
                 await self._ask_blame()
-            ended = f"the task reading it ended: {type(error).__name__}"
-            self.source.cancel(Reason.REQUESTED, ended)
+            if not self.token.cancelled:
+                ended = f"the task reading it ended: {type(error).__name__}"
+                self.source.cancel(Reason.REQUESTED, ended)
             raise
 
     async def _ask_blame(self) -> None:

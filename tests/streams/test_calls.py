@@ -17,7 +17,7 @@ from streamkit._core import (
 )
 from streamkit.errors import StreamCancelled, ThreadInterrupted, UsageBug
 from streamkit.streams._calls import call_async, call_here, call_in_thread
-from streamkit.streams._thread_job import thread_statistics
+from streamkit.streams._thread_job import _running, thread_statistics
 from streamkit.testing import ThreadGate, every_moment, wait_all_tasks_blocked
 
 pytestmark = pytest.mark.asyncio_only
@@ -107,6 +107,8 @@ async def test_the_caller_is_free_at_once_and_the_thread_is_awaited_at_shutdown(
 
     assert now() == 0.25
     assert thread_statistics().running == 1
+    [job] = _running
+    assert repr(job) == "<ThreadJob ThreadGate.wait stopping>"
     assert held() == ["the end of ThreadGate.wait in its thread"]
 
     await anyio.sleep(1.0)
@@ -116,6 +118,7 @@ async def test_the_caller_is_free_at_once_and_the_thread_is_awaited_at_shutdown(
     gate.open()
     assert await wait_held(1.0) == []
     assert thread_statistics().running == 0
+    assert repr(job) == "<ThreadJob ThreadGate.wait ended>"
     assert "ThreadGate.wait came back 1.000 s after its cancel" in caplog.text
 
 

@@ -159,21 +159,32 @@ def test_what_only_contains_a_request_is_none(function: Callable[..., object]) -
     assert find_request(function, (request,), {"request": request}) is None
 
 
-def test_a_name_that_does_not_resolve_counts_if_it_is_a_request_word() -> None:
-    def unresolved(prompt: "Prompt", request: "elsewhere.Request | None") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
-    def wrapped(prompt: str, request: "Optional[elsewhere.Request]") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037, UP045
-    def noted(prompt: "Annotated[elsewhere.Text, Request]") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
-    def another_word(prompt: str, request: "GenerationRequest") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
-    def called(prompt: str, request: "make()") -> None: ...  # type: ignore[valid-type]  # noqa: F821, UP037
+def unresolved(prompt: "Prompt", request: "elsewhere.Request | None") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+def wrapped(prompt: str, request: "Optional[elsewhere.Request]") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037, UP045
+def noted(prompt: "Annotated[elsewhere.Text, Request]") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+def another_word(prompt: str, request: "GenerationRequest") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+def called(prompt: str, request: "make()") -> None: ...  # type: ignore[valid-type]  # noqa: F821, UP037
+def indexed(prompt: str, request: "make()[Request]") -> None: ...  # type: ignore[valid-type]  # noqa: F821, UP037
+def attribute(prompt: str, request: "make().other") -> None: ...  # type: ignore[valid-type]  # noqa: F821, UP037
 
+
+def test_a_name_that_does_not_resolve_counts_if_it_is_a_request_word() -> None:
     request = make_request()
 
     for function in (unresolved, wrapped):
         assert request_parameter(function) == "request"
         assert find_request(function, ("hi", request), {}) is request
         assert find_request(function, ("hi", "no request"), {}) is None
-    for function in (noted, another_word, called):
+    for function in (noted, another_word, called, indexed, attribute):
         assert request_parameter(function) is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is new in 3.12")
+def test_a_type_statement_is_looked_into() -> None:
+    namespace: dict[str, Any] = {"Request": Request}
+    exec("type Ours = Request | None\ndef typed(prompt: str, request: Ours): ...", namespace)
+
+    assert request_parameter(namespace["typed"]) == "request"
 
 
 def test_a_name_that_resolves_later_is_found_later() -> None:

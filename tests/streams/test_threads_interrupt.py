@@ -11,12 +11,16 @@ import pytest
 
 from streamkit._core import CancelSource, Reason
 from streamkit.errors import StreamCancelled, StreamkitError, ThreadInterrupted, UsageBug
-from streamkit.streams._interrupt import InterruptibleCalls, _set_exception
+from streamkit.streams._interrupt import InterruptibleCalls, _strike
 from streamkit.streams._thread_job import thread_statistics
 from streamkit.streams._threaded import ThreadedGenerator
 from streamkit.testing import ThreadGate, wait_all_tasks_blocked
 
 pytestmark = pytest.mark.asyncio_only
+# It could strike in the tracer of `make coverage`, which then keeps a lock for ever.
+where_nobody_traces = pytest.mark.skipif(
+    sys.gettrace() is not None, reason="an interrupt at random strikes the tracer as well"
+)
 
 
 def spin() -> None:
@@ -141,6 +145,7 @@ async def test_one_that_swallows_the_interrupt_is_closed_at_its_next_yield() -> 
     assert stream.statistics().produced == 2
 
 
+@where_nobody_traces
 async def test_interrupts_at_random_moments_hit_the_generator_or_nothing() -> None:
     """The thread is reused: one that hit our own code, or came late, would break a later round."""
     chance = random.Random(20260902)
@@ -192,6 +197,7 @@ def test_a_call_in_c_that_returns_after_the_interrupt_leaves_nothing_pending() -
         assert len(ends) == 1001
 
 
+@where_nobody_traces
 async def test_an_interrupt_between_an_item_and_the_books_loses_no_item() -> None:
     for read in range(150):
         made = itertools.count()  # in C: an interrupt strikes our own lines, or none
@@ -201,28 +207,6 @@ async def test_an_interrupt_between_an_item_and_the_books_loses_no_item() -> Non
         await stream.aclose()
 
         assert stream.statistics().produced == next(made)
-
-
-def test_an_exception_can_be_taken_back_before_it_strikes() -> None:
-    blocked = threading.Lock()
-    blocked.acquire()
-    ends: list[int] = []
-
-    def work() -> None:
-        ends.append(0)
-        blocked.acquire()
-        ends.append(sum(1 for _ in range(1000)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not ends:
-        pass
-    _set_exception(thread.ident or 0, ThreadInterrupted)
-    _set_exception(thread.ident or 0, None)
-    blocked.release()
-    thread.join()
-
-    assert ends == [0, 1000]
 
 
 def test_an_interrupt_that_strikes_on_the_way_out_leaves_no_trace() -> None:
@@ -236,7 +220,7 @@ def test_an_interrupt_that_strikes_on_the_way_out_leaves_no_trace() -> None:
             self.entered += 1
             if self.entered == 2:
                 calls._interrupted = True
-                _set_exception(threading.get_ident(), ThreadInterrupted)
+                _strike(threading.get_ident())
 
         def __exit__(self, *_: object) -> None: ...
 

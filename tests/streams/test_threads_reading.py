@@ -253,6 +253,7 @@ async def test_a_second_reader_is_refused() -> None:
             with pytest.raises(UsageBug, match=r"two tasks read .*generate"):
                 await anext(stream)
             gate.open()
+        await stream.aclose()
 
 
 @pytest.mark.parametrize(
