@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -35,10 +36,7 @@ class Server(uvicorn.Server):
 
     The first SIGTERM or SIGINT drains: new requests are refused, running ones get their grace, the
     rest is cancelled and proved stopped. The second one ends the grace. The third one ends the
-    process as it is.
-
-    Attributes:
-        forced: Whether it came to that.
+    process as it is, with exit status 1.
     """
 
     def __init__(self, app: Application, settings: Settings) -> None:
@@ -46,7 +44,6 @@ class Server(uvicorn.Server):
         self._runner = app.runner
         self._grace = settings.drain_grace
         self._signals = 0
-        self.forced = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -78,7 +75,8 @@ class Server(uvicorn.Server):
             self._runner.cut_grace()
         else:
             logger.error("%s once more: giving up on %r", name, self._runner)
-            self.forced = self.force_exit = self.should_exit = True
+            logging.shutdown()
+            os._exit(1)  # whatever it is that does not end, it shall not end this either
 
     async def _drain(self) -> None:
         await self._runner.drain(self._grace)
@@ -87,14 +85,14 @@ class Server(uvicorn.Server):
 
 def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     """Serve until a signal ends it; return the exit status."""
+    server = Server(app, settings)
     set_up_logging(settings)
     disable_created_metrics()  # a series beside each histogram that nobody asked for
-    server = Server(app, settings)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's word for a lifespan that failed to start; it has logged why
         return 1
-    return 1 if server.forced else 0
+    return 0
 
 
 def set_up_logging(settings: Settings) -> None:

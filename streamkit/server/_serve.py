@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 from streamkit.engines import engine_names, engine_options
 
@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
                 flag_of(name), dest=name, action=_KeyValue, metavar="KEY=VALUE", help=text
             )
         else:
-            parser.add_argument(flag_of(name), dest=name, metavar=_metavar(name), help=text)
+            parser.add_argument(
+                flag_of(name), dest=name, metavar=_metavar(name, field.annotation), help=text
+            )
     return parser
 
 
@@ -80,12 +82,17 @@ def shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _metavar(name: str) -> str:
-    schema = Settings.model_json_schema()["properties"][name]
-    if "enum" in schema:
-        return "|".join(schema["enum"])
-    kinds = {each.get("type") for each in schema.get("anyOf", [schema])}
-    return "SECONDS" if "number" in kinds else "N" if "integer" in kinds else name.upper()
+def _metavar(name: str, kind: object) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    parts = set(_parts(kind))
+    return "SECONDS" if float in parts else "N" if int in parts else name.upper()
+
+
+def _parts(kind: object) -> Iterator[object]:
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
 
 
 def _epilog() -> str:

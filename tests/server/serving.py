@@ -1,0 +1,78 @@
+"""`streamkit serve` in a process of its own, for tests of what only a process can show."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+LIMIT = 10.0  # real seconds; each of these ends in a fraction of it
+# What the tests' own environment may have set must not decide.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if "STREAMKIT" not in name}
+
+
+class Served:
+    """A running server; its log is read when it has ended."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def get(self, path: str) -> Any:
+        return httpx.get(self.url + path, timeout=LIMIT).json()
+
+    def generate(self, **body: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/generate", json={"prompt": "a b c", **body}, timeout=LIMIT)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit status and its log."""
+        _, log = self.process.communicate(timeout=LIMIT)
+        return self.process.returncode, log
+
+
+@contextmanager
+def serving(*flags: str, **options: object) -> Iterator[Served]:
+    """Serve; ``options`` are those of the fake engine."""
+    engine = [f"--engine-option={name}={value}" for name, value in options.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamkit.server.cli", "serve", "--port", "0", *engine, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("streamkit: ready on http://"), process.communicate()
+        yield Served(process, line.split()[-1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "streamkit.server.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env={**ENVIRONMENT, **environment},
+        check=False,
+    )
+
+
+def access_lines(log: str) -> list[dict[str, Any]]:
+    """The lines of ``--access-log json``."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
