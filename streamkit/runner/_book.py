@@ -91,9 +91,7 @@ class Book:
 
     def taken(self) -> None:
         """The server has taken the chunk, and the client was there."""
-        if self._offered_at is not None:
-            self._sending += self._now() - self._offered_at
-            self._offered_at = None
+        self._stop_sending()
         self.delivered += self._offered
         self._offered = 0
 

@@ -6,11 +6,10 @@ import logging
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from streamkit._core import LIVE, Cancellation, CancelSource, CancelToken, Phase, Reason, hold
 from streamkit.engines import (
-    Chunk,
     Engine,
     Generation,
     GenerationRequest,
@@ -256,6 +255,10 @@ class Call:
         return f"<Call {self.id} {self._book!r} {self.token!r}>"
 
 
+_SENDING: Final = Phase.SENDING  # looked up twice for each token
+_DECODE: Final = Phase.DECODE
+
+
 class Output:
     """The chunks of one generation, and the book-keeping of handing them over.
 
@@ -266,13 +269,14 @@ class Output:
         finish_reasons: The same by choice.
     """
 
-    __slots__ = ("_book", "_generation", "_next", "_source", "finish_reasons")
+    __slots__ = ("_book", "_generation", "_handing_over", "_next", "_source", "finish_reasons")
 
     def __init__(self, book: Book, source: CancelSource, generation: Generation) -> None:
         self._book = book
         self._source = source
         self._generation = generation
         self._next = generation.__anext__
+        self._handing_over = False
         self.finish_reasons: dict[int, str] = {}
 
     @property
@@ -294,36 +298,37 @@ class Output:
         return self
 
     async def __anext__(self) -> str:
-        source = self._source
-        if source.phase is Phase.SENDING and not source.token.cancelled:
-            source.phase = Phase.DECODE
-            self._book.taken()
-        chunk = await self._step()
-        source.phase = Phase.SENDING
-        self._book.offer(chunk.tokens)
+        source, book = self._source, self._book
+        if self._handing_over:  # and not cancelled: the stream around us asks no more then
+            self._handing_over = False
+            source.phase = _DECODE
+            book.taken()
+        try:
+            chunk = await self._next()
+        except StopAsyncIteration:
+            self._raise_if_cut_short()
+            raise
+        if chunk.finish_reason is not None:
+            self.finish_reasons[chunk.index] = chunk.finish_reason
+        self._handing_over = True
+        source.phase = _SENDING
+        book.offer(chunk.tokens)
         return chunk.text
 
     async def read(self) -> list[str]:
         """All of it, by choice."""
         texts: dict[int, list[str]] = {}
-        while True:
-            try:
-                chunk = await self._step()
-            except StopAsyncIteration:
-                return ["".join(texts[index]) for index in sorted(texts)]
+        async for chunk in self._generation:
             texts.setdefault(chunk.index, []).append(chunk.text)
+            if chunk.finish_reason is not None:
+                self.finish_reasons[chunk.index] = chunk.finish_reason
+        self._raise_if_cut_short()
+        return ["".join(texts[index]) for index in sorted(texts)]
 
-    async def _step(self) -> Chunk:
-        try:
-            chunk = await self._next()
-        except StopAsyncIteration:
-            # A cancelled generation ends like a whole one; its reader must see the difference.
-            if self._generation.cancellation is not None:
-                raise StreamCancelled(self._generation.cancellation) from None
-            raise
-        if chunk.finish_reason is not None:
-            self.finish_reasons[chunk.index] = chunk.finish_reason
-        return chunk
+    def _raise_if_cut_short(self) -> None:
+        """A cancelled generation ends like a whole one; its reader must see the difference."""
+        if self._generation.cancellation is not None:
+            raise StreamCancelled(self._generation.cancellation) from None
 
 
 def _why_refused(error: BaseException | None) -> tuple[Refusal, Reason]:
