@@ -225,6 +225,24 @@ async def test_an_error_of_the_server_aborts_what_runs_for_nobody() -> None:
     assert engine.statistics().running == 0
 
 
+async def test_an_error_of_the_server_after_the_engine_was_done_is_a_failure_with_whole_books() -> (
+    None
+):
+    runner = EngineRunner(FakeEngine())
+
+    with suppress(ZeroDivisionError), runner.accept(request_id="bug") as call:
+        call.admit(GenerationRequest(prompt="w", max_tokens=10))
+        async for _ in call.stream():
+            await anyio.sleep(1)
+            raise ZeroDivisionError
+    await runner.in_flight.wait_idle()
+
+    account = find(runner, "bug")
+    assert (account.phase, account.reason) == (Phase.FAILED, Reason.ERROR)
+    assert (account.produced, account.delivered, account.undelivered) == (10, 0, 10)
+    assert runner.statistics().violations == 0
+
+
 async def test_a_task_that_is_cancelled_aborts_what_runs_for_nobody(serve: Serve) -> None:
     engine = FakeEngine()
     runner = EngineRunner(engine)
@@ -338,7 +356,7 @@ async def test_a_request_that_was_given_up_is_followed_to_its_end(serve: Serve) 
     assert account.steps[-2:] == ("quarantine", "report")
     assert runner.statistics().quarantined == 1
     assert runner.statistics().cancelled == 1
-    produced_then = account.produced
+    produced_then, age_then = account.produced, account.age
 
     await anyio.sleep(1)
     assert total(runner, "produced") == engine.statistics().tokens > produced_then
@@ -348,6 +366,7 @@ async def test_a_request_that_was_given_up_is_followed_to_its_end(serve: Serve) 
     assert account.phase is Phase.CANCELLED
     assert account.produced == engine.statistics().tokens == 300
     assert account.steps[-1] == "report"
+    assert account.age == age_then  # until it was given up: nobody waited any longer
     totals = runner.statistics()
     assert (totals.quarantined, totals.cancelled, totals.violations) == (0, 1, 0)
 
