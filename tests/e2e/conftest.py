@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,46 +14,56 @@ from tests.e2e.servers import SERVERS, Server, start
 COMPLAINTS = ("Traceback", "never retrieved", "never awaited", "Task was destroyed", "quarantine")
 
 
+class Fleet:
+    """One process for each server, started when it is first needed, and the next one with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[str, Server] = {}
+        self._waiting = deque(SERVERS)
+
+    def ready(self, name: str) -> Server:
+        """The server, once it answers."""
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self._running[name] = start(name, self._folder)
+        if not self._running[name].ready and self._waiting:
+            # It starts on the other core. All at once would take each the whole of the time.
+            after = self._waiting.popleft()
+            self._running[after] = start(after, self._folder)
+        self._running[name].wait_ready()
+        return self._running[name]
+
+    def stop(self) -> None:
+        for server in self._running.values():
+            server.signal()
+        for server in self._running.values():
+            server.stop()
+
+
 @pytest.fixture(scope="session")
-def fleet(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Server]]:
-    """One process for each server that a selected test needs; all of them start at once."""
-    names = set[str]().union(*(_needed(item) for item in request.session.items))
-    folder = tmp_path_factory.mktemp("servers")
-    servers = {name: start(name, folder) for name in sorted(names)}
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    servers = Fleet(tmp_path_factory.mktemp("servers"))
     yield servers
-    for server in servers.values():
-        server.signal()
-    for server in servers.values():
-        server.stop()
-
-
-def _needed(item: pytest.Item) -> set[str]:
-    if "all_servers" in getattr(item, "fixturenames", ()):
-        return set(SERVERS)
-    spec = getattr(item, "callspec", None)
-    return {spec.params["server"]} if spec and "server" in spec.params else set()
+    servers.stop()
 
 
 @pytest.fixture
-async def server(request: pytest.FixtureRequest, fleet: dict[str, Server]) -> AsyncIterator[Server]:
+async def server(request: pytest.FixtureRequest, fleet: Fleet) -> AsyncIterator[Server]:
     """The server that the test names; whatever happens in the test, nothing of it is left."""
-    async with _left_clean([fleet[request.param]]) as [one]:
+    async with _left_clean([fleet.ready(request.param)]) as [one]:
         yield one
 
 
 @pytest.fixture
-async def all_servers(fleet: dict[str, Server]) -> AsyncIterator[list[Server]]:
+async def all_servers(fleet: Fleet) -> AsyncIterator[list[Server]]:
     """Every server, for what takes time and no work."""
-    async with _left_clean([fleet[name] for name in SERVERS]) as servers:
+    async with _left_clean([fleet.ready(name) for name in SERVERS]) as servers:
         yield servers
 
 
 @asynccontextmanager
 async def _left_clean(servers: list[Server]) -> AsyncIterator[list[Server]]:
-    for server in servers:
-        server.wait_ready()
     before = {server.name: len(server.said().encode()) for server in servers}
     yield servers
     for server in servers:

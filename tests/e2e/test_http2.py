@@ -8,7 +8,7 @@ from streamkit.testing import Http2Client, Http2Stream, Leave, open_http2
 from tests.e2e.checks import assert_told_once, assert_untouched, new_id
 from tests.e2e.servers import HTTP2, Server
 
-pytestmark = pytest.mark.realtime
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(90)]  # a server may start first
 
 on_http2 = pytest.mark.parametrize("server", HTTP2, indirect=True)
 
@@ -34,6 +34,16 @@ async def test_a_reset_of_one_stream_leaves_its_siblings_alone(server: Server) -
             assert [event.event for event in events] == ["message"] * 199 + ["done"]
             assert stream.ended_cleanly
             assert_untouched(await server.ended(request_id))
+
+
+@on_http2
+async def test_a_reset_is_heard_before_the_first_token(server: Server) -> None:
+    request_id = new_id()
+    async with open_http2(server.url) as client:
+        stream = await client.request("GET", f"/events?id={request_id}&words=4000")
+        await server.reached(request_id, "prefill")
+        await stream.reset()
+        assert_told_once(await server.ended(request_id), "prefill")
 
 
 @on_http2

@@ -11,7 +11,7 @@ from streamkit.testing import open_connection
 from tests.e2e.checks import asking, assert_untouched, new_id
 from tests.e2e.servers import SERVERS, Server
 
-pytestmark = pytest.mark.realtime
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(90)]  # a server may start first
 
 every_server = pytest.mark.parametrize("server", SERVERS, indirect=True)
 

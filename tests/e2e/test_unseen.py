@@ -20,7 +20,7 @@ from tests.e2e.checks import (
 )
 from tests.e2e.servers import Server
 
-pytestmark = pytest.mark.realtime
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(90)]  # a server may start first
 
 BOUND = 5.0  # seconds; 1.0 and a busy machine
 
