@@ -110,7 +110,7 @@ class CancellationMiddleware:
 
 
 def _cut_short(error: Exception) -> Exception | None:
-    """The cancel or the disconnect behind an error, also where task groups wrapped it; else None."""
+    """The cancel or the disconnect behind an error, wrapped by task groups or not; else None."""
     if isinstance(error, StreamCancelled | ClientDisconnect):
         return error
     if not isinstance(error, ExceptionGroup):

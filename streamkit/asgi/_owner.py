@@ -261,7 +261,7 @@ class RequestOwner:
         if blocked >= write_stall:
             self.source.cancel(
                 Reason.WRITE_STALLED,
-                f"the client read nothing for {blocked:.3g} s (limit {write_stall:.3g} s)",
+                f"one write has been blocked for {blocked:.3g} s (limit {write_stall:.3g} s)",
             )
         elif seen := left_unseen(self.transport):
             self.source.cancel(Reason.CLIENT_DISCONNECT, seen)

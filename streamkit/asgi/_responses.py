@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import (
@@ -15,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import anyio
 import anyio.lowlevel
@@ -26,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 from streamkit._core import (
     SCOPE_KEY,
     CancelSource,
+    Phase,
     Reason,
     Timer,
     beside,
@@ -134,6 +136,7 @@ class ByteStream(Response):
 
     async def _start(self, send: Send) -> None:
         self._started = True
+        self._stream.source.phase = Phase.DECODE
         await send(
             {
                 "type": "http.response.start",
@@ -304,7 +307,19 @@ class _Heartbeat:
 def _as_stream(source: Source) -> Stream:
     if isinstance(source, CancellableStream | ThreadedGenerator):
         return source
-    return cancellable(source)
+    if isinstance(cast("object", source), AsyncIterator | Iterator):
+        return cancellable(source)
+    raise UsageBug(f"a stream is made of an async iterator or a generator, got {_describe(source)}")
+
+
+def _describe(source: object) -> str:
+    if inspect.isroutine(source):
+        name = getattr(source, "__name__", "it")
+        return f"the function {name} itself: call it, {name}(…)"
+    if inspect.iscoroutine(source):
+        source.close()  # or it would complain that nobody awaited it
+        return "a coroutine: await it, or give what it returns"
+    return f"{type(source).__name__}: iter() of it would do"
 
 
 @asynccontextmanager

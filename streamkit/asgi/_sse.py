@@ -50,16 +50,17 @@ class EventEncoder:
     from LF.
     """
 
-    __slots__ = ("_after_cr", "_decoder")
+    __slots__ = ("_after_cr", "_decoder", "_half")
 
     def __init__(self) -> None:
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._half = ""  # the first half of a UTF-16 pair: a tokenizer's cut
         self._after_cr = False
 
     def encode(self, chunk: object) -> bytes:
         """One chunk as one event; ``b""`` while only part of a character is there."""
         if isinstance(chunk, str):
-            return self._text(chunk)
+            return self._str(chunk)
         if (data := as_bytes(chunk)) is not None:
             return self._bytes(data)
         if isinstance(chunk, ServerEvent):
@@ -68,10 +69,17 @@ class EventEncoder:
 
     def flush(self) -> bytes:
         """What is left at the end: a character that never became whole shows as U+FFFD."""
-        if self._decoder is None:
-            return b""
-        rest = self._decoder.decode(b"", final=True)
+        rest, self._half = self._half, ""
+        if self._decoder is not None:
+            rest += self._decoder.decode(b"", final=True)
         return self._text(rest) if rest else b""
+
+    def _str(self, chunk: str) -> bytes:
+        text = self._half + chunk
+        self._half = ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return self._text(text) if text or not chunk else b""
 
     def _bytes(self, chunk: bytes) -> bytes:
         if self._decoder is None:

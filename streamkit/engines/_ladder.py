@@ -21,6 +21,9 @@ logger = logging.getLogger("streamkit.engines")
 
 BEATS: Final = 10  # looks at the clock in each block_limit: a block is measured to a tenth of it
 
+REMIND_AFTER: Final = 2.0  # seconds from the quarantine to the next abort; then twice as many …
+REMIND_AT_MOST: Final = 60.0  # … up to this
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LadderLimits:
@@ -155,6 +158,7 @@ class _Ladder:
             if not report.stopped:
                 self._steps += ["quarantine", "report"]
                 self._engine.quarantine(self._generation)
+                self._remind(REMIND_AFTER)
             self._verdict.report = replace(
                 report, steps=tuple(self._steps), misbehaviour=misbehaviour
             )
@@ -164,6 +168,22 @@ class _Ladder:
         finally:
             self._pulse.stop()
             self._verdict.done.set()
+
+    def _remind(self, after: float) -> None:
+        """Abort a quarantined generation again, ever more rarely: a second abort gets lost, too.
+
+        A timer each time and no task: nothing has to be waited for at a shutdown.
+        """
+
+        async def again() -> None:
+            if (await self._generation.wait_stopped(0)).stopped:
+                return
+            await self._generation.abort_again()
+            self._remind(min(2 * after, REMIND_AT_MOST))
+
+        loop = current_loop()
+        name = f"another abort of {self._generation.request_id}"
+        loop.call_at(loop.now() + after, lambda: hold(again, name=name))
 
     async def _try_rungs(self) -> StopReport:
         report = await self._generation.wait_stopped(0)
@@ -197,8 +217,8 @@ class _Ladder:
             return None  # it never reached the engine
         if report.outcome is Outcome.FAILED:
             return Misbehaviour.CRASHED
-        if blocked >= self._limits.block_limit:
-            return Misbehaviour.BLOCKED
+        if blocked >= self._limits.block_limit and report.stopped:
+            return Misbehaviour.BLOCKED  # it explains the delay; what never stopped, it does not
         if before is None:
             silent = can.answers_cancel == "always" and not report.answered
             return Misbehaviour.SILENT if silent else None

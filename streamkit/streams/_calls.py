@@ -1,14 +1,14 @@
-"""One call under a token: a coroutine in this task, a function in a thread, or right here."""
+"""One call of a plain function under a token: in a thread of its own, or right here."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Generic, TypeVar, cast
 
 import anyio
 
-from streamkit._core import CancelToken, cancel_scope, token_var
+from streamkit._core import CancelToken, token_var
 from streamkit.errors import ThreadInterrupted
 
 from ._interrupt import InterruptibleCalls
@@ -20,29 +20,6 @@ CALL_GRACE: Final = 5.0  # seconds; how long a shutdown waits for a cancelled ca
 
 Args = Sequence[object]
 Kwargs = Mapping[str, object]
-
-
-async def call_async(
-    function: Callable[..., Awaitable[R]], args: Args, kwargs: Kwargs, *, token: CancelToken
-) -> R:
-    """Await ``function(*args, **kwargs)``; inside, ``current_token()`` is ``token``.
-
-    Raises:
-        StreamCancelled: The token was cancelled before, or cut the call short. A call that comes
-            to its end in spite of the cancel keeps its result.
-
-    Cancellation:
-        Ends the call, as everywhere.
-    """
-    token.raise_if_cancelled()
-    outer = token_var.set(token)
-    results: list[R] = []
-    try:
-        with cancel_scope(token):
-            results.append(await function(*args, **kwargs))
-    finally:
-        token_var.reset(outer)
-    return results[0]
 
 
 async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync code

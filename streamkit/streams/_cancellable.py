@@ -27,6 +27,7 @@ from streamkit._core import (
     DisconnectWatcher,
     Interrupted,
     Listener,
+    Phase,
     Pollable,
     Reason,
     beside,
@@ -105,7 +106,8 @@ def cancellable(target: Any = None, /, **options: Any) -> Any:
     * A **coroutine** is cancelled at the await where it waits. Where no middleware watches the
       client, a watcher runs beside it.
     * A **plain function** can only be asked to stop: it reads ``current_token()``. With
-      ``interrupt=True`` an exception is raised in its thread between two bytecodes.
+      ``interrupt=True`` an exception is raised in its thread between two bytecodes. It hears of the
+      client only below the middleware: no watcher can run beside a function.
 
     Args:
         target: What to wrap, or an engine whose generations are to be aborted and proved stopped.
@@ -203,25 +205,24 @@ def _stream_over(
     items: object, request: object, parent: CancelToken, options: _Options
 ) -> CancellableStream[Any] | ThreadedGenerator[Any] | None:
     """Wrap what can be iterated; None for anything else."""
+    if not isinstance(items, AsyncIterator | Generator):
+        return None
+    source = parent.child()
+    options.attach(source.token)
+    blame = _blame(request) if not token_of(request) else None
     if isinstance(items, AsyncIterator):
-        source = parent.child()
-        options.attach(source.token)
-        blame = _blame(request) if not token_of(request) else None
         return CancellableStream(
             cast("AsyncIterator[Any]", items), source, blame=blame, close_grace=options.close_grace
         )
-    if isinstance(items, Generator):
-        source = parent.child()
-        options.attach(source.token)
-        return ThreadedGenerator(
-            cast("Iterator[Any]", items),
-            source,
-            batch_limit=options.batch_limit,
-            report_after=options.report_after,
-            close_grace=options.close_grace,
-            interrupt=options.interrupt,
-        )
-    return None
+    return ThreadedGenerator(
+        cast("Iterator[Any]", items),
+        source,
+        blame=blame,
+        batch_limit=options.batch_limit,
+        report_after=options.report_after,
+        close_grace=options.close_grace,
+        interrupt=options.interrupt,
+    )
 
 
 def _over_result(result: object, request: object, parent: CancelToken, options: _Options) -> object:
@@ -235,6 +236,7 @@ async def _run(
     call: Callable[[], Awaitable[Any]], request: object, parent: CancelToken, options: _Options
 ) -> object:
     source = parent.child()
+    source.phase = Phase.PREFILL  # it runs, and has produced nothing yet
     listeners = options.attach(source.token)
     outer = token_var.set(source.token)
     try:

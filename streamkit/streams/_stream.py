@@ -15,6 +15,7 @@ from streamkit._core import (
     CancelToken,
     Interrupted,
     Loop,
+    Phase,
     Reason,
     Timer,
     current_loop,
@@ -145,6 +146,7 @@ class CancellableStream(Generic[T]):
             StreamCancelled: It was cut short.
         """
         self._driver = self._loop.task()
+        self._source.phase = Phase.PREFILL
         outer = token_var.set(self.token)
         try:
             result = await self._step.run(consume(self._items))
@@ -195,6 +197,9 @@ class CancellableStream(Generic[T]):
         elif self._step.running:
             raise RuntimeError(f"{self!r} is already being read by another task")
         self._count += 1
+        # Recorded with a cancel; what our responses read, they say themselves.
+        if self._count <= 2:
+            self._source.phase = Phase.PREFILL if self._count == 1 else Phase.DECODE
 
     def _end(self, error: Exception) -> None:
         """It came to its end by itself: from here on nothing can cancel it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, NoReturn, Self, TypeVar
 
 import anyio
 
@@ -106,6 +106,13 @@ class ThreadedGenerator(Generic[T]):
 
     def __aiter__(self) -> Self:
         return self
+
+    def __iter__(self) -> NoReturn:
+        # Without it Python says "not iterable", and users wonder why their generator is not.
+        raise UsageBug(
+            "@cancellable made this generator asynchronous: read it with `async for`, or give it "
+            "to ByteStream, EventStream or StreamingResponse"
+        )
 
     async def __anext__(self) -> T:
         pump = self._pump

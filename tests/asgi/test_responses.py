@@ -239,6 +239,39 @@ async def test_the_background_task_runs_however_the_stream_ended(kind, log):
     assert log == ["closed", "background"] * 2
 
 
+@both
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (worker, r"got the function worker itself: call it, worker\(…\)"),
+        (["a"], "got list: iter"),
+        (3, "got int"),
+    ],
+    ids=["a function", "a list", "a number"],
+)
+async def test_what_cannot_be_streamed_is_refused_where_it_is_made(kind, source, message):
+    with pytest.raises(UsageBug, match=message):
+        kind(source)
+
+
+@both
+async def test_a_coroutine_that_was_not_awaited_is_refused_where_it_is_given(kind):
+    async def chat() -> None: ...
+
+    with pytest.raises(UsageBug, match="got a coroutine: await it"):
+        kind(chat())
+
+
+@both
+@pytest.mark.parametrize(("leaves_at", "phase"), [(0.5, "prefill"), (1.5, "decode")])
+async def test_a_cancel_is_recorded_with_its_phase(kind, leaves_at, phase, log):
+    wrapped = cancellable(on_cancel=lambda c: log.append(c.phase))(worker)
+    app = CancellationMiddleware(app_of(lambda: kind(wrapped([], tokens=5))))
+    await Exchange(app, leaves_after_seconds=leaves_at).run()
+
+    assert log == [phase]
+
+
 async def test_a_byte_stream_of_something_else_says_what_to_do():
     async def generate():
         yield {"a": 1}

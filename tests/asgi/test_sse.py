@@ -63,6 +63,9 @@ def test_a_character_that_never_became_whole_shows_as_such():
 def test_halves_of_a_surrogate_pair_cannot_break_the_encoding():
     assert sent("\ud83d\ude00") == ["😀"]
     assert sent("\ud83d") == ["\ufffd"]
+    assert "".join(sent("a\ud83d", "\ude00b")) == "a😀b"
+    assert "".join(sent("a\ud83d", "b", "\ude00")) == "a\ufffdb\ufffd"
+    assert "".join(sent("\ud83d", b"b")) == "b\ufffd"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -233,6 +233,29 @@ async def test_the_ladder_stops_at_the_rung_that_helped(asked: Ask) -> None:
     assert len(engine.calls) == 3
 
 
+async def test_a_quarantined_generation_is_aborted_again_until_an_abort_gets_through(
+    asked: Ask,
+) -> None:
+    engine = FakeEngine(slots=2, step_ms=10, lie="lose_abort:2")
+    first, second = (engine.generate("a b c", max_tokens=10_000) for _ in range(2))
+    await anext(first)
+    await anext(second)
+    first.cancel(asked())  # lost: the first of two
+    second.cancel(asked())  # obeyed
+    report = await prove_stopped(first, engine)  # the second abort is the first of two again
+
+    assert not report.stopped
+    assert engine.statistics().quarantined == 1
+
+    stopped = await first.wait_stopped(60)
+
+    assert stopped.outcome is Outcome.CANCELLED
+    assert stopped.stopped_after is not None
+    assert stopped.stopped_after < 5
+    assert engine.statistics().quarantined == 0
+    await wait_held(5)
+
+
 async def test_there_is_one_ladder_however_many_ask(asked: Ask) -> None:
     engine = ScriptedEngine(kill=True)
     generation, run = await cancelled(engine, asked)

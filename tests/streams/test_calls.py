@@ -16,7 +16,7 @@ from streamkit._core import (
     wait_held,
 )
 from streamkit.errors import StreamCancelled, ThreadInterrupted, UsageBug
-from streamkit.streams._calls import call_async, call_here, call_in_thread
+from streamkit.streams._calls import call_here, call_in_thread
 from streamkit.streams._thread_job import _running, thread_statistics
 from streamkit.testing import ThreadGate, every_moment, wait_all_tasks_blocked
 
@@ -34,41 +34,6 @@ def fail() -> None:
 
 
 # -- a coroutine -------------------------------------------------------------------------------
-
-
-async def test_a_coroutine_returns_what_it_returns_and_has_the_token() -> None:
-    async def work(prompt: str, *, upper: bool) -> tuple[str, CancelToken]:
-        await anyio.sleep(1)
-        return describe(prompt, upper=upper)
-
-    token = CancelSource().token
-    outside = current_token()
-
-    assert await call_async(work, ("hi",), {"upper": True}, token=token) == ("HI", token)
-    assert current_token() is outside
-
-
-async def test_a_coroutine_is_cut_short_where_it_waits() -> None:
-    source = CancelSource()
-    source.cancel_after(0.5)
-    outside = current_token()
-
-    with pytest.raises(StreamCancelled) as caught:
-        await call_async(anyio.sleep, (60,), {}, token=source.token)
-
-    assert now() == 0.5
-    assert caught.value.cancellation.reason is Reason.DEADLINE
-    assert current_token() is outside
-
-
-async def test_a_coroutine_that_ends_in_spite_of_the_cancel_keeps_its_result() -> None:
-    source = CancelSource()
-
-    async def work() -> str:
-        source.cancel(Reason.REQUESTED)
-        return "kept"
-
-    assert await call_async(work, (), {}, token=source.token) == "kept"
 
 
 # -- a function in a thread --------------------------------------------------------------------
@@ -318,11 +283,6 @@ async def test_a_token_that_was_cancelled_before_runs_nothing() -> None:
     source.cancel(Reason.REQUESTED)
     ran: list[str] = []
 
-    async def coroutine() -> None:
-        ran.append("coroutine")
-
-    with pytest.raises(StreamCancelled):
-        await call_async(coroutine, (), {}, token=source.token)
     with pytest.raises(StreamCancelled):
         await call_in_thread(ran.append, ("thread",), {}, token=source.token)
     with pytest.raises(StreamCancelled):

@@ -64,6 +64,27 @@ async def test_a_cancel_ends_the_step_that_is_running_and_closes_the_generator()
     assert work.log == ["entered", Reason.DEADLINE, "closed"]
 
 
+async def test_a_cancel_is_recorded_with_its_phase():
+    phases = []
+
+    @cancellable(on_cancel=lambda c: phases.append(c.phase))
+    async def embed() -> None:
+        await anyio.sleep(60)
+
+    for seconds in (0.5, 1.5):
+        stream = cancellable(on_cancel=lambda c: phases.append(c.phase))(Work().run)()
+        stream.source.cancel_after(seconds)
+        with pytest.raises(StreamCancelled):
+            assert [item async for item in stream] == []
+    source = CancelSource()
+    token_var.set(source.token)
+    source.cancel_after(1)
+    with pytest.raises(StreamCancelled):
+        await embed()
+
+    assert phases == ["prefill", "decode", "prefill"]
+
+
 async def test_after_a_cancel_the_stream_stays_cancelled():
     work = Work()
     stream = cancellable(work.run())

@@ -324,3 +324,10 @@ def test_it_works_on_every_loop(backend: str) -> None:
         assert stream.statistics().produced == endless.made
 
     anyio.run(main, backend=name, backend_options=options)
+
+
+async def test_a_reader_that_forgets_to_await_is_told_what_to_write() -> None:
+    generator = ThreadedGenerator(iter([1]), CancelSource())
+
+    with pytest.raises(UsageBug, match="read it with `async for`"):
+        list(generator)
