@@ -64,6 +64,12 @@ class _LoopChoice:
 
 def _choose_loops(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin(_HOOK_NAME):
+        if not hasattr(config.hook, "pytest_asyncio_loop_factories"):
+            # Silence would be tests that pass on the real clock.
+            raise pytest.UsageError(
+                "virtual time needs pytest-asyncio 1.4 or newer, which is not loaded: "
+                "pip install 'pytest-asyncio>=1.4'"
+            )
         config.pluginmanager.register(_LoopChoice(), _HOOK_NAME)
 
 

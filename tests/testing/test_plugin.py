@@ -160,3 +160,13 @@ def test_tests_that_do_not_opt_in_keep_the_loops_of_their_own_hook(run):
     )
 
     result.assert_outcomes(passed=3)
+
+
+def test_an_opt_in_that_nothing_can_honour_is_an_error_and_not_silence(pytester: pytest.Pytester):
+    pytester.makeini("[pytest]\nstreamkit_virtual_time = true\n")
+    pytester.makepyfile("def test_nothing(): ...")
+
+    result = pytester.runpytest_inprocess("-q", "-p", "no:asyncio", "-p", "no:cacheprovider")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*virtual time needs pytest-asyncio 1.4 or newer*"])
