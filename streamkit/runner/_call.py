@@ -13,6 +13,7 @@ from streamkit.engines import (
     Engine,
     Generation,
     GenerationRequest,
+    Outcome,
     StopReport,
     prove_stopped,
 )
@@ -121,20 +122,35 @@ class Call:
         return texts
 
     async def complete(self) -> None:
-        """The whole answer was handed to the server. No effect if it was cancelled before.
+        """The answer was handed to the server, to its last piece.
+
+        No effect if it was cancelled before. An answer that ended before its output did was no
+        whole one (a stream that broke ends with an error, and in good order): it is cut short with
+        reason ``error``, and one whose engine broke has failed.
 
         Raises:
-            UsageBug: The engine has not come to its end.
+            UsageBug: It was not admitted.
         """
-        generation = self._generation
         if self.token.cancelled or self._book is None:
             return
-        if generation is None or generation.phase in LIVE:
-            raise UsageBug(f"request {self.id} is not complete: its output was not read to the end")
+        generation = self._generation
+        if generation is None:
+            raise UsageBug(f"request {self.id} was not admitted: call admit() first")
+        if generation.phase in LIVE:
+            self.source.cancel(Reason.ERROR, "the answer ended before its output did")
+            return
         self.source.finish()
         report = await generation.wait_stopped(0)
-        self._books.finish(report)
+        if report.outcome is Outcome.FAILED:
+            self._books.fail(Reason.ENGINE_FAILED, type(report.error).__name__, report)
+        else:
+            self._books.finish(report)
         self._close(self._host.ledger.close(self._books))
+
+    def refuse(self) -> None:
+        """It is wrong, and will not be started: it counts as refused, not as failed."""
+        if self._generation is None and self._book is not None and not self.token.cancelled:
+            self._refuse("invalid", Reason.ERROR)
 
     def cancel(self, reason: Reason, detail: str = "") -> bool:
         """Cut it short; False when it had ended or been cancelled."""
@@ -161,10 +177,12 @@ class Call:
         elif exc is not None and not isinstance(exc, Exception):
             reason = Reason.DRAIN if self._host.draining else Reason.REQUESTED
             self.source.cancel(reason, f"the task serving it ended: {type(exc).__name__}")
-        elif self._generation is None:
-            self._refuse(exc)
-        else:
+        elif self._generation is not None:
             self._fail(self._generation, exc)
+        elif exc is None or isinstance(exc, RequestRefused | ValueError):
+            self._refuse(*_why_refused(exc))
+        else:
+            self._fail_unstarted(type(exc).__name__)
 
     @property
     def _books(self) -> Book:
@@ -214,17 +232,22 @@ class Call:
         self._host.in_flight.amend(self._host.ledger.amend(self._books))
         self._book = None
 
-    def _refuse(self, error: BaseException | None) -> None:
+    def _refuse(self, why: Refusal, reason: Reason) -> None:
         self.source.finish()
-        why, reason = _why_refused(error)
-        self._books.fail(reason, str(error or ""), None)
+        self._books.fail(reason, why, None)
         account = self._host.ledger.refuse(self._books, why)
         self._host.in_flight.drop(self)
         self._tell(account)
 
+    def _fail_unstarted(self, detail: str) -> None:
+        self.source.finish()
+        self._books.fail(Reason.ERROR, detail, None)
+        self._close(self._host.ledger.close(self._books))
+
     def _fail(self, generation: Generation, error: BaseException | None) -> None:
         reason = _why_failed(error)
-        detail = str(error) if error else "the answer was not completed"
+        # Its name alone: what it says may be nobody else's business, and stands in the log.
+        detail = type(error).__name__ if error else "the answer was not completed"
         if generation.phase in LIVE:
             self.source.cancel(reason, detail)  # it runs for nobody: abort it, and have it proved
             return

@@ -52,6 +52,9 @@ class Generate:
             try:
                 response = await self._answer(Request(scope, receive), call)
                 await response(scope, receive, send)
+            except HTTPException:
+                call.refuse()
+                raise
             except anyio.get_cancelled_exc_class():
                 # Only a server that shuts down cancels this task; our own cancels end its waits.
                 call.cancel(Reason.DRAIN, "the server cancelled the request's task")

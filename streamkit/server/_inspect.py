@@ -72,7 +72,7 @@ class Inspect:
             {
                 "name": engine.name,
                 **{name: getattr(books, name, None) for name in numbers},
-                "failure": str(engine.failure) if engine.failure else None,
+                "failure": type(engine.failure).__name__ if engine.failure else None,
                 "capabilities": engine.capabilities.as_json(),
             }
         )

@@ -127,10 +127,10 @@ def _start(settings: Settings) -> int:
     from ._process import run  # noqa: PLC0415
     from ._protocols import NotInstalled  # noqa: PLC0415
     from ._sockets import CannotListen, listen  # noqa: PLC0415
-    from .app import create_app  # noqa: PLC0415
+    from .app import Application, build_engine  # noqa: PLC0415
 
     try:
-        app = create_app(settings)
+        app = Application(build_engine(settings), settings, hears_signals=False)
     except ValueError as error:  # no such engine, or no such option of it
         return _fail(str(error), 2)
     try:

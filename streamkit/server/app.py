@@ -19,18 +19,19 @@ from ._problems import Problems
 from ._visit import FORMS, VISIT_KEY, Front, Visit, log_visit
 from .settings import Settings
 
-__all__ = ["Application", "create_app"]
+__all__ = ["Application", "build_engine", "create_app"]
 
 
 class Application:
     """Serves one engine; any ASGI server will do.
 
     The end of its lifespan cancels what still runs, has it proved stopped, and closes the engine.
-    Signals are the server's business: see :meth:`EngineRunner.drain` for a graceful end.
 
     Args:
         engine: What is served.
         settings: How; what concerns sockets and the process is ignored here.
+        hears_signals: Whether SIGTERM and SIGINT start the ``drain_grace``, beside what the server
+            does on them. A process that drains by itself (``runner.drain()``) says no.
 
     Attributes:
         runner: The requests and their books.
@@ -39,18 +40,17 @@ class Application:
 
     __slots__ = ("_app", "_log", "_paths", "_routes", "metrics", "runner")
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, *, hears_signals: bool = True) -> None:
         self.runner = EngineRunner(
             engine,
             max_queued=settings.max_queued,
             request_timeout=settings.request_timeout,
             remembered=settings.remembered,
         )
-        # The process drains: requests get their grace before the lifespan ends.
         owner = CancellationMiddleware(
             Problems(self._route),
             write_stall=settings.write_stall,
-            drain_grace=None,
+            drain_grace=settings.drain_grace if hears_signals else None,
         )
         self.metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
         self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
@@ -108,4 +108,13 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         ValueError: There is no such engine, or it has no such option.
     """
     settings = settings or Settings()
-    return Application(engine or build(settings.engine, settings.engine_options), settings)
+    return Application(engine or build_engine(settings), settings)
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Return the engine that the settings name.
+
+    Raises:
+        ValueError: There is no such engine, or it has no such option.
+    """
+    return build(settings.engine, settings.engine_options)

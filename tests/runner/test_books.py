@@ -273,15 +273,26 @@ async def test_a_generation_that_the_engine_gave_up_itself_is_booked_with_its_ca
     assert runner.statistics().violations == 0
 
 
-async def test_output_that_was_not_read_to_its_end_is_not_complete() -> None:
-    runner = EngineRunner(FakeEngine())
+async def test_an_answer_that_ends_before_its_output_is_cut_short() -> None:
+    engine = FakeEngine()
+    runner = EngineRunner(engine)
 
-    with runner.accept() as call:
+    with runner.accept(request_id="short") as call:
         call.admit(GenerationRequest(prompt="w", max_tokens=100))
         await anext(call.stream())
-        with pytest.raises(UsageBug, match="not read to the end"):
-            await call.complete()
+        await call.complete()
     await runner.in_flight.wait_idle()
+
+    account = find(runner, "short")
+    assert (account.phase, account.reason) == (Phase.CANCELLED, Reason.ERROR)
+    assert engine.statistics().running == 0
+
+
+async def test_what_was_not_admitted_is_not_complete() -> None:
+    runner = EngineRunner(FakeEngine())
+
+    with runner.accept() as call, pytest.raises(UsageBug, match="admit"):
+        await call.complete()
 
 
 async def test_output_cannot_be_read_before_it_was_admitted() -> None:

@@ -301,6 +301,8 @@ async def test_an_engine_that_dies_in_a_stream_of_events_ends_it_with_an_error(
     assert exchange.events[-1].json() == {
         "error": {"type": "engine_failed", "message": "the engine failed"}
     }
+    assert app.runner.statistics().failed == 1
+    assert app.runner.statistics().violations == 0
 
 
 async def test_an_engine_that_dies_in_a_raw_stream_cuts_it(make_app, generate: Make) -> None:
@@ -327,3 +329,9 @@ async def test_a_mistake_of_ours_is_500_without_its_innards(
     assert problem(exchange)["type"] == "internal_error"
     assert "secret" not in exchange.text
     assert "ZeroDivisionError: a secret" in caplog.text
+    totals = app.runner.statistics()
+    assert (totals.failed, totals.refused, totals.violations) == (1, {}, 0)
+    request_id = exchange.headers_received["x-request-id"]
+    account = await Exchange(app, method="GET", path=f"/v1/requests/{request_id}").run()
+    assert "secret" not in account.text
+    assert json.loads(account.data)["detail"] == "ZeroDivisionError"

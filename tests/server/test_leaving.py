@@ -134,6 +134,18 @@ async def test_a_client_that_leaves_while_its_body_is_read_is_in_the_books(
     await assert_stopped(app, generate, get, cancelled_in="reading", told_after=None, tokens=0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_server_that_cancels_the_task_is_a_drain_and_not_the_clients_doing(
+    make_app, generate: Make, get, form: dict
+) -> None:
+    app = make_app()
+    async with generate(app, headers={"x-request-id": "cut"}, max_tokens=500, **form) as exchange:
+        await anyio.sleep(3.5 * STEP)
+        exchange.cancel()
+
+    await assert_stopped(app, generate, get, reason="drain", cancelled_in="decode")
+
+
 # -- asked for, over HTTP ----------------------------------------------------------------------
 
 

@@ -143,6 +143,15 @@ def test_requests_that_come_at_once_are_answered_in_order(served: Served) -> Non
     assert answer.index(b'"id":"one"') < answer.index(b'"id":"two"')
 
 
+def test_two_ids_are_no_id(served: Served) -> None:
+    ids = b"x-request-id: one", b"x-request-id: two"
+
+    answer = exchange(served, post(BODY, LENGTH, *ids, b"connection: close"))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"id":"one"' not in answer
+
+
 @pytest.mark.parametrize("how", [Leave.FIN, Leave.RST])
 async def test_a_client_that_leaves_a_real_socket_stops_the_engine(
     served: Served, how: Leave
