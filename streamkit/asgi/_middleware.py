@@ -101,10 +101,13 @@ class CancellationMiddleware:
         After the first byte nothing can be said: the response then stays incomplete, which every
         server turns into a connection that ends un-cleanly.
         """
+        if owner.gone:
+            await owner.dismiss()
+            return
         cancellation = owner.token.cancellation
         if cancellation is None and isinstance(error, StreamCancelled):
             cancellation = error.cancellation  # only a stream of the request was cancelled
-        if cancellation is None or owner.response_started or owner.gone:
+        if cancellation is None or owner.response_started:
             return
         await cancelled_problem(cancellation)(owner.scope, owner.receive, owner.send)
 

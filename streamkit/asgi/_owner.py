@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -250,6 +251,19 @@ class RequestOwner:
     async def _drop(self) -> None:
         await close_orphans()
         await anyio.lowlevel.checkpoint()
+
+    async def dismiss(self) -> None:
+        """Give the server an answer that nobody will read.
+
+        Without one, a server that does not know of the disconnect (a pipelined request's) makes a
+        500 of its own, logs it as an error, and fails at writing it to a closed connection.
+        """
+        if self.response_started:
+            return
+        start: Message = {"type": "http.response.start", "status": 499, "headers": []}
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._server_send(start)
+            await self._server_send({"type": "http.response.body", "body": b""})
 
     # -- what nobody reports -------------------------------------------------------------------
 

@@ -190,4 +190,4 @@ def _rounded(value: object) -> object:
 
 def _proposed_id(scope: Scope) -> str | None:
     proposed = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    return proposed[0].decode("latin-1") if len(proposed) == 1 else None
+    return proposed[0].decode("latin-1").strip() if len(proposed) == 1 else None

@@ -404,6 +404,25 @@ async def test_a_framework_that_cancels_a_blocked_send_leaves_no_generator_behin
     assert log == [True]
 
 
+async def test_a_server_that_knows_of_no_disconnect_gets_an_answer_and_makes_none_of_its_own(log):
+    async def app(scope, receive, send) -> None:
+        token_of_scope(scope).add_listener(log.told)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def leave_unseen():
+        return {"type": "http.disconnect"}
+
+    async def note(message) -> None:
+        log.append(message.get("status", "body"))
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    scope = {"type": "http", "headers": [], "path": "/", "asgi": {"spec_version": "2.3"}}
+    await CancellationMiddleware(app)(scope, leave_unseen, note)
+
+    assert log == [Reason.CLIENT_DISCONNECT, 499]
+
+
 async def test_an_app_that_gives_up_quietly_is_answered_for():
     async def app(scope, receive, send) -> None:
         while (await receive())["type"] != "http.disconnect":

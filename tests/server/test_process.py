@@ -1,5 +1,6 @@
 """`streamkit serve` as a process: ready line, real sockets, signals, exit status, log."""
 
+import contextlib
 import signal
 import socket
 import time
@@ -97,6 +98,55 @@ def test_half_a_head_is_408(served: Served, pieces: list[bytes]) -> None:
     assert b"HTTP/1.1 408 Request Timeout\r\n" in answer
     assert b"the request's head did not arrive within 0.3 s" in answer
     assert time.monotonic() - began < 3  # noqa: TID251
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        pytest.param(b"x-a: bbbbbbbb\r\n" * 20_000, id="many headers"),
+        pytest.param(b"x-a: " + b"b" * 300_000, id="one header"),
+    ],
+)
+def test_an_endless_head_is_refused_and_not_collected(served: Served, endless: bytes) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n")
+        with contextlib.suppress(ConnectionError):  # it hangs up while we still talk
+            for _ in range(100):
+                client.sendall(endless)
+            pytest.fail(f"{100 * len(endless):,} bytes of a head were taken")
+
+
+def test_a_long_body_is_no_long_head(served: Served) -> None:
+    body = b'{"max_tokens": 1, "prompt": "' + b"x" * 90_000 + b'"}'
+    length = b"content-length: %d" % len(body)
+    one = post(body, length)
+    last = post(body, length, b"connection: close")
+
+    answer = exchange(served, one, last, pause=0.05)
+
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_a_length_of_thousands_of_digits_is_a_length(served: Served) -> None:
+    padded = b"content-length: " + b"0" * 6000 + b"%d" % len(BODY)
+
+    answer = exchange(served, post(BODY, padded, b"connection: close"))
+
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
+
+
+def test_nonsense_behind_a_running_request_is_not_answered_inside_its_answer(
+    served: Served,
+) -> None:
+    body = b'{"prompt": "a", "max_tokens": 300, "stream": true}'
+    request = post(body, b"content-length: %d" % len(body))
+
+    answer = exchange(served, request, b"GARBAGE\r\n\r\n", pause=0.2)
+
+    ours, _, after_it = answer.partition(b"\r\n0\r\n\r\n")  # httptools sees it before, h11 after
+    assert ours.count(b"HTTP/1.1 ") == 1
+    assert after_it == b"" or after_it.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_connection_that_says_nothing_is_closed(served: Served) -> None:
