@@ -7,7 +7,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamkit._core import (
     LIVE,
@@ -30,6 +30,8 @@ from ._outbox import Outbox
 from ._state import RunState, may_become
 
 logger = logging.getLogger("streamkit.engines")
+
+_INSIDE: Final = frozenset({Phase.QUEUED, Phase.PREFILL, Phase.DECODE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +221,7 @@ class EngineRun(ABC):
         with self._lock:
             if self._cancellation is not None or self._state is RunState.ENDED:
                 return False
-            phase = cancellation.phase or self._phase
-            self._cancellation = replace(cancellation, phase=phase)
+            self._cancellation = replace(cancellation, phase=self._phase_at(cancellation))
         loop = self._loop
         if loop is None or loop.is_current():
             self._obey()
@@ -351,6 +352,11 @@ class EngineRun(ABC):
         self._owner.leave(self)
         self._evidence.conclude(outcome, self._loop.now() if self._loop else None)
         self._outbox.wake()
+
+    def _phase_at(self, cancellation: Cancellation) -> Phase:
+        """Its reader knows what comes before and behind the engine; of what is in it, we do."""
+        inside = self._state is not RunState.NEW and cancellation.phase in _INSIDE
+        return self._phase if inside else cancellation.phase or self._phase
 
     def _unlink(self) -> None:
         if self._link is not None:

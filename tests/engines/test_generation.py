@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -10,7 +11,16 @@ import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
-from streamkit._core import NEVER, Cancellation, CancelSource, Reason, now, token_var, wait_held
+from streamkit._core import (
+    NEVER,
+    Cancellation,
+    CancelSource,
+    Phase,
+    Reason,
+    now,
+    token_var,
+    wait_held,
+)
 from streamkit.engines import FakeEngine, Generation, GenerationRequest, Proof, prove_stopped
 from streamkit.errors import UsageBug
 from streamkit.testing import every_cancel_point, every_moment
@@ -116,6 +126,27 @@ async def test_only_the_first_cancel_counts(asked: Ask) -> None:
     record = engine.log.request("r")
     assert record is not None
     assert record.aborts == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"), [("prefill", "queued"), ("decode", "queued"), ("sending", "sending")]
+)
+async def test_of_what_is_inside_the_engine_the_engine_knows_best(
+    asked: Ask, said: str, recorded: str
+) -> None:
+    """A reader takes its queue for prefill; what comes behind it, only the reader knows."""
+    engine = FakeEngine(slots=1)
+    first, second = engine.generate("w"), engine.generate("w")
+    await anext(first)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(drain, second)
+        await anyio.sleep(3 * STEP)
+        second.cancel(replace(asked(), phase=Phase(said)))
+    await first.aclose()
+    await prove_stopped(first, engine)
+
+    assert second.cancellation is not None
+    assert second.cancellation.phase == recorded
 
 
 async def test_what_ended_by_itself_is_never_aborted(asked: Ask) -> None:
