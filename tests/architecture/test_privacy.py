@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "streamkit").rglob("*.py"))
-DOCUMENTED = {"asyncio._get_running_loop", "os._exit", "sys._current_frames"}  # in Python's own manual
+# In Python's own manual.
+DOCUMENTED = {"asyncio._get_running_loop", "os._exit", "sys._current_frames"}
 
 
 def is_private(name: str) -> bool:
