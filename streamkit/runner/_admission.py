@@ -33,7 +33,7 @@ class Admission:
         self._max_queued = max_queued
         self._mean_seconds = 1.0
         self._closed: str | None = None
-        self.admitted = 0
+        self.admitted: int = 0
 
     @property
     def slots(self) -> int:

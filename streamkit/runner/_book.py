@@ -46,8 +46,8 @@ class Book:
     )
 
     def __init__(self, request_id: str, now: Callable[[], float]) -> None:
-        self.id = request_id
-        self.delivered = 0
+        self.id: str = request_id
+        self.delivered: int = 0
         self._now = now
         self._arrived = self._since = now()
         self._phase = Phase.READING

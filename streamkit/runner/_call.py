@@ -71,7 +71,7 @@ class Call:
     def __init__(
         self, host: Host, request_id: str, token: CancelToken, on_closed: OnClosed | None
     ) -> None:
-        self.id = request_id
+        self.id: str = request_id
         self._host = host
         self._on_closed = on_closed
         self._generation: Generation | None = None

@@ -64,11 +64,11 @@ class EngineRunner:
             raise ValueError(f"max_queued must be 0 or more, got {max_queued}")
         if request_timeout is not None and request_timeout <= 0:
             raise ValueError(f"request_timeout must be above 0 s or None, got {request_timeout}")
-        self.engine = engine
-        self.ledger = Ledger()
-        self.in_flight = InFlight(remembered)
-        self.admission = Admission(engine, max_queued)
-        self.draining = False
+        self.engine: Engine = engine
+        self.ledger: Ledger = Ledger()
+        self.in_flight: InFlight = InFlight(remembered)
+        self.admission: Admission = Admission(engine, max_queued)
+        self.draining: bool = False
         self._request_timeout = request_timeout
         self._grace: anyio.CancelScope | None = None
 

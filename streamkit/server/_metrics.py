@@ -200,7 +200,7 @@ class Metrics:
     __slots__ = ("_timings", "_visits", "registry")
 
     def __init__(self, runner: EngineRunner, blocked_for: Callable[[], float]) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry: CollectorRegistry = CollectorRegistry(auto_describe=False)
         self._visits: Counter[tuple[str, int]] = Counter()
         self.registry.register(_Books(runner, blocked_for, self._visits))
         self._timings = [

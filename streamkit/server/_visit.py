@@ -46,8 +46,8 @@ class Visit:
     )
 
     def __init__(self, scope: Scope, visit_id: str, on_end: Callable[[Visit], object]) -> None:
-        self.id = visit_id
-        self.route = "other"
+        self.id: str = visit_id
+        self.route: str = "other"
         self._scope = scope
         self._on_end = on_end
         self._arrived = current_loop().now()

@@ -41,7 +41,7 @@ class Application:
     __slots__ = ("_app", "_log", "_paths", "_routes", "metrics", "runner")
 
     def __init__(self, engine: Engine, settings: Settings, *, hears_signals: bool = True) -> None:
-        self.runner = EngineRunner(
+        self.runner: EngineRunner = EngineRunner(
             engine,
             max_queued=settings.max_queued,
             request_timeout=settings.request_timeout,
@@ -52,7 +52,7 @@ class Application:
             write_stall=settings.write_stall,
             drain_grace=settings.drain_grace if hears_signals else None,
         )
-        self.metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
+        self.metrics: Metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
         self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
         generate = Generate(self.runner, settings)
         routes = [
