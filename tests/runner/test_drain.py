@@ -94,6 +94,22 @@ async def test_an_engine_that_ignores_aborts_cannot_hold_up_the_end(serve: Serve
     assert account.phase is Phase.CANCELLED  # an engine that was closed runs nothing
 
 
+class Stuck(FakeEngine):
+    """Closing it never ends."""
+
+    async def aclose(self) -> None:
+        await anyio.sleep_forever()
+
+
+async def test_an_engine_that_cannot_be_closed_is_left_after_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await EngineRunner(Stuck()).aclose()
+
+    assert now() == pytest.approx(30)
+    assert "closing engine fake took longer than 30 s" in caplog.text
+
+
 async def test_closing_twice_is_harmless() -> None:
     runner = EngineRunner(FakeEngine())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from streamkit.engines import FakeEngine
 from streamkit.testing import Exchange
 
 STEP = 0.02
@@ -62,6 +63,27 @@ async def test_the_engine_shows_its_own_books(make_app, generate: Make, get) -> 
         "failure": None,
     }
     assert capabilities["proof"] == "observed"
+
+
+class Opaque(FakeEngine):
+    """It tells nothing of its books, as an engine behind somebody else's HTTP."""
+
+    def statistics(self) -> None:
+        return None
+
+
+async def test_what_an_engine_cannot_tell_is_null_and_no_metric(
+    make_app, generate: Make, get
+) -> None:
+    app = make_app(Opaque())
+
+    assert (await generate(app, max_tokens=3).run()).status == 200
+
+    books = await get(app, "/v1/engine")
+    assert (books["slots"], books["tokens"], books["name"]) == (None, None, "fake")
+    exposed = (await Exchange(app, method="GET", path="/metrics").run()).text
+    assert "streamkit_tokens_produced_total 3.0\n" in exposed
+    assert not [line for line in exposed.splitlines() if line.startswith("streamkit_engine_")]
 
 
 async def test_metrics_grow_with_the_tokens_and_not_with_the_requests(
