@@ -256,7 +256,7 @@ class CancelSource:
 
     def __init__(self, *parents: CancelToken) -> None:
         loop = next((parent._loop for parent in parents if parent._loop), None)
-        self.token = CancelToken(loop or current_loop())
+        self.token: CancelToken = CancelToken(loop or current_loop())
         self._timer: Timer | None = None
         self._links: list[Listener] = []
         # Only shown: the parent's own timer cancels us.

@@ -78,7 +78,7 @@ class DisconnectWatcher:
         self._interval = interval
         self._prepared = False
         self._left = False
-        self.mode = mode or _mode_for(request)
+        self.mode: WatchMode = mode or _mode_for(request)
 
     async def prepare(self) -> None:
         """Read the body, which the request keeps; to be awaited before the work begins.

@@ -48,7 +48,7 @@ class Drain:
         self._previous: dict[int, Any] = {}
         self._loop: Loop | None = None
         self._timer: Timer | None = None
-        self.started = False
+        self.started: bool = False
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan: the app's own, and ours around it."""

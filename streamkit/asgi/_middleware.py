@@ -50,8 +50,8 @@ class CancellationMiddleware:
     ) -> None:
         self.app = app
         self.live: dict[RequestOwner, None] = {}
-        self.sweeper = Sweeper(self.live, write_stall=write_stall)
-        self.drain = Drain(self, drain_grace)
+        self.sweeper: Sweeper = Sweeper(self.live, write_stall=write_stall)
+        self.drain: Drain = Drain(self, drain_grace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

@@ -76,7 +76,7 @@ class ByteStream(Response):
         background: Runs when the stream has ended, however it ended.
     """
 
-    media_type = "application/octet-stream"
+    media_type: str | None = "application/octet-stream"
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class EventStream(ByteStream):
         background: Runs when the stream has ended.
     """
 
-    media_type = "text/event-stream"
+    media_type: str | None = "text/event-stream"
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class Sweeper:
         self._loop: Loop | None = None
         self._timer: Timer | None = None
         self._due = 0.0
-        self.blocked_for = 0.0
+        self.blocked_for: float = 0.0
 
     def wake(self) -> None:
         """There is a request to look after."""

@@ -32,7 +32,7 @@ class EngineBase(ABC):
     """
 
     def __init__(self, name: str, limits: LadderLimits | None = None) -> None:
-        self.limits = limits or LadderLimits()
+        self.limits: LadderLimits = limits or LadderLimits()
         self._name = name
         self._runs = RunTable(self)
 

@@ -60,14 +60,14 @@ class ResponseReader:
 
     def __init__(self, method: str = "GET") -> None:
         self._buffer = b""
-        self.closed = False
+        self.closed: bool = False
         self.begin(method)
 
     def begin(self, method: str) -> None:
         """Expect the response to a request with that method; what came too early belongs to it."""
         self.head: Head | None = None
         self.chunks: deque[bytes] = deque()
-        self.finished = False
+        self.finished: bool = False
         self._method = method
         self._trailers = False
         self._left: int | None = None  # bytes to come, where the head announced their number

@@ -134,7 +134,7 @@ class Http2Stream(BodyReader):
 
     def __init__(self, client: Http2Client, number: int) -> None:
         super().__init__()
-        self.number = number
+        self.number: int = number
         self.left_at: float | None = None
         self.reset_by_server: int | None = None
         self._client = client

@@ -135,11 +135,11 @@ class StepLog:
         self._keep = keep_requests
         self._live: dict[str, _Entry] = {}
         self._past: dict[str, _Entry] = {}
-        self.steps = 0
-        self.tokens = 0
-        self.prefilled = 0
-        self.steps_for_nobody = 0
-        self.tokens_after_cancel = 0
+        self.steps: int = 0
+        self.tokens: int = 0
+        self.prefilled: int = 0
+        self.steps_for_nobody: int = 0
+        self.tokens_after_cancel: int = 0
 
     @property
     def records(self) -> tuple[StepRecord, ...]:
