@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from ._lifecycle import Phase
@@ -47,7 +47,8 @@ class Cancellation:
 
     def caused(self, *, at: float, phase: Phase | None) -> Cancellation:
         """The cancellation of something that hangs on this one."""
-        return replace(self, at=at, phase=phase, cause=self)
+        # Not replace(): it costs three times as much, and this is on the way to the engine.
+        return Cancellation(reason=self.reason, at=at, phase=phase, detail=self.detail, cause=self)
 
     def __str__(self) -> str:
         where = f" in phase {self.phase}" if self.phase else ""

@@ -221,7 +221,7 @@ class EngineRun(ABC):
         with self._lock:
             if self._cancellation is not None or self._state is RunState.ENDED:
                 return False
-            self._cancellation = replace(cancellation, phase=self._phase_at(cancellation))
+            self._cancellation = self._in_phase(cancellation)
         loop = self._loop
         if loop is None or loop.is_current():
             self._obey()
@@ -353,10 +353,11 @@ class EngineRun(ABC):
         self._evidence.conclude(outcome, self._loop.now() if self._loop else None)
         self._outbox.wake()
 
-    def _phase_at(self, cancellation: Cancellation) -> Phase:
+    def _in_phase(self, cancellation: Cancellation) -> Cancellation:
         """Its reader knows what comes before and behind the engine; of what is in it, we do."""
         inside = self._state is not RunState.NEW and cancellation.phase in _INSIDE
-        return self._phase if inside else cancellation.phase or self._phase
+        phase = self._phase if inside else cancellation.phase or self._phase
+        return cancellation if phase is cancellation.phase else replace(cancellation, phase=phase)
 
     def _unlink(self) -> None:
         if self._link is not None:
