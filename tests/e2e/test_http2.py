@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamkit.testing import Http2Client, Http2Stream, Leave, open_http2
-from tests.e2e.checks import assert_told_once, assert_untouched, new_id
+from tests.e2e.checks import assert_cancelled, assert_told_once, assert_untouched, new_id
 from tests.e2e.servers import HTTP2, Server
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(90)]  # a server may start first
@@ -44,6 +44,18 @@ async def test_a_reset_is_heard_before_the_first_token(server: Server) -> None:
         await server.reached(request_id, "prefill")
         await stream.reset()
         assert_told_once(await server.ended(request_id), "prefill")
+
+
+# hypercorn takes whatever the app sends into memory, so that no write ever blocks.
+@pytest.mark.parametrize("server", ["granian", "granian-uvloop"], indirect=True)
+async def test_a_stream_whose_client_reads_nothing_is_cancelled_within_the_limit(
+    server: Server,
+) -> None:
+    request_id = new_id()
+    async with open_http2(server.url) as client:
+        await client.request("GET", f"/hasty/flood?id={request_id}")
+        await client.leave(Leave.STOP_READING)
+        assert_cancelled(await server.ended(request_id), "write_stalled")
 
 
 @on_http2

@@ -5,11 +5,13 @@ The limit for a blocked write is 0.5 s here, and what no event tells is looked f
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import anyio
 import pytest
 
-from streamkit.testing import Leave, open_connection
+from streamkit.testing import Leave, LeavingClient, open_connection
 from tests.e2e.checks import (
     asking,
     assert_cancelled,
@@ -96,3 +98,28 @@ async def test_a_client_that_pipelined_and_left_is_noticed_before_the_first_toke
         await serve_one(server)
 
     await on_each(all_servers, check)
+
+
+async def test_a_body_that_is_too_long_to_read_ahead_hides_a_client_for_a_bounded_time(
+    all_servers: list[Server],
+) -> None:
+    # uvicorn's connection can be looked at; on hypercorn a write blocks; on granian nothing helps.
+
+    async def check(server: Server) -> None:
+        request_id = new_id()
+        target = f"/hasty/events?id={request_id}&words=400"
+        async with open_connection(server.url) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(send_too_much, client, target)
+            await server.reached(request_id, "prefill")
+            await client.leave(Leave.RST)
+            report = await server.ended(request_id)
+        on_uvicorn = server.name.startswith("uvicorn")
+        assert_cancelled(report, "client_disconnect" if on_uvicorn else "write_stalled")
+        assert told_after(report, client.left_at or 0) < BOUND
+
+    await on_each([s for s in all_servers if not s.name.startswith("granian")], check)
+
+
+async def send_too_much(client: LeavingClient, target: str) -> None:
+    with contextlib.suppress(OSError):  # the server stops reading; then the client leaves
+        await client.send_request("POST", target, json={"x": "y" * 4_000_000})
