@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from enum import StrEnum
 from typing import Final, Literal, Self
 
@@ -39,6 +39,45 @@ class Leave(StrEnum):
     """The process that holds the connection is killed; what that means is left to the kernel."""
 
 
+GONE: Final = frozenset({Leave.FIN, Leave.RST, Leave.KILL})
+"""Ways after which the socket is closed."""
+
+
+class _Waits:
+    """Those who wait for a socket, so that they can be sent away before it is closed.
+
+    The event loop would go on watching the number of a closed file descriptor, and be deaf to the
+    next connection that gets the same number.
+    """
+
+    __slots__ = ("_scopes",)
+
+    def __init__(self) -> None:
+        self._scopes: dict[anyio.CancelScope, anyio.Event] = {}
+
+    @contextlib.contextmanager
+    def limited(self, timeout: float) -> Generator[None]:
+        """Run a block for that long at most; it is left early, and quietly, by :meth:`end`."""
+        with anyio.move_on_after(timeout) as scope:
+            self._scopes[scope] = over = anyio.Event()
+            try:
+                yield
+            finally:
+                del self._scopes[scope]
+                over.set()
+
+    async def end(self) -> None:
+        """Return when nobody waits any more."""
+        waiting = list(self._scopes.items())
+        for scope, _ in waiting:
+            scope.cancel()
+        for _, over in waiting:
+            await over.wait()
+
+    def __repr__(self) -> str:
+        return f"<{len(self._scopes)} wait>"
+
+
 class TcpEnd:
     """A socket with exact control over its end; each wait is limited to ``timeout`` real seconds.
 
@@ -48,13 +87,13 @@ class TcpEnd:
         cut_by: How the other side ended the connection, once this side has read it.
     """
 
-    __slots__ = ("_pending", "_socket", "_timeout", "_undisturbed", "cut_by", "left", "left_at")
+    __slots__ = ("_receiving", "_sending", "_socket", "_timeout", "cut_by", "left", "left_at")
 
     def __init__(self, connected: socket.socket, timeout: float) -> None:
         self._socket = connected
         self._timeout = timeout
-        self._pending: anyio.CancelScope | None = None  # around the receive() that waits now
-        self._undisturbed = anyio.Event()
+        self._receiving = _Waits()
+        self._sending = _Waits()
         self.left: Leave | None = None
         self.left_at: float | None = None
         self.cut_by: Literal["fin", "rst"] | None = None
@@ -88,10 +127,13 @@ class TcpEnd:
 
         Raises:
             OSError: The other side has reset the connection, or did not take it in time.
+            RuntimeError: This side has left.
         """
-        with anyio.move_on_after(self._timeout):
+        with self._sending.limited(self._timeout):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
             return
+        if self.left in GONE:
+            raise RuntimeError(f"this client left ({self.left}) while it was sending")
         raise TimeoutError(f"{len(data):,} bytes could not be sent within {self._timeout:g} s")
 
     async def receive(self, waiting_for: Callable[[], str]) -> bytes:
@@ -103,27 +145,23 @@ class TcpEnd:
         """
         if self.left not in {None, Leave.HALF_CLOSE}:
             raise RuntimeError(f"this client has left ({self.left}) and reads no more")
-        self._undisturbed = anyio.Event()
-        try:
-            with anyio.move_on_after(self._timeout) as self._pending:
-                return await self._receive()
-        finally:
-            self._pending = None
-            self._undisturbed.set()
+        with self._receiving.limited(self._timeout):
+            return await self._receive()
         if self.left not in {None, Leave.HALF_CLOSE}:
             raise RuntimeError(f"this client left ({self.left}) while it was reading")
         raise TimeoutError(f"nothing came within {self._timeout:g} s, {waiting_for()}")
 
     async def leave(self, how: Leave) -> None:
-        """Go away in that way, and stamp :attr:`left_at`. A pending :meth:`receive` is ended.
+        """Go away in that way, and stamp :attr:`left_at`. What waits elsewhere for it is ended.
 
         Cancellation:
             The connection may still be there; it is closed with the client.
         """
         self.left = how
-        if self._pending is not None and how is not Leave.HALF_CLOSE:
-            self._pending.cancel()
-            await self._undisturbed.wait()
+        if how is not Leave.HALF_CLOSE:
+            await self._receiving.end()
+        if how in GONE:
+            await self._sending.end()
         if how is Leave.KILL:
             await anyio.to_thread.run_sync(self._kill_holder)
         else:

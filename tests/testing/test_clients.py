@@ -184,6 +184,27 @@ async def test_a_client_that_stops_reading_blocks_the_server():
     assert sent < 100
 
 
+async def test_leaving_ends_a_send_that_waits_elsewhere():
+    """And the next connection, which gets the number of the closed socket, is heard."""
+
+    async def read_nothing(peer: Peer) -> None:
+        await left.wait()
+
+    async def send(client: LeavingClient) -> None:
+        with pytest.raises(RuntimeError, match=r"left \(rst\) while it was sending"):
+            await client.send(b"x" * 50_000_000)
+
+    left = anyio.Event()
+    async with serving(read_nothing) as (url, _):
+        async with open_connection(url) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(send, client)
+            await anyio.sleep(0.1)  # the kernel's buffers are full: it waits for the loop
+            await client.leave(Leave.RST)
+        left.set()
+    async with serving(greet_and_watch) as (url, _), open_request("POST", url, json={}) as client:
+        assert (await client.read_event()).data == "1"
+
+
 async def test_leaving_ends_a_read_that_waits_elsewhere():
     async def silent(peer: Peer) -> None:
         await peer.read_request()
