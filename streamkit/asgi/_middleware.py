@@ -19,9 +19,7 @@ from ._sweeper import Sweeper
 
 logger = logging.getLogger("streamkit.asgi")
 
-WRITE_STALL: Final = (
-    15.0  # seconds; longer than any live client needs to read what its kernel holds
-)
+WRITE_STALL: Final = 15.0  # seconds; a live client reads what its kernel holds in less
 HELD_LIMIT: Final = 10.0  # seconds that aborts in flight may take when the server goes down
 LISTENING_VERSION: Final = "2.3"
 # From ASGI 2.4 on Starlette stops listening for the disconnect and waits for send() to raise. A

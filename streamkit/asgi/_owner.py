@@ -12,6 +12,7 @@ import anyio.lowlevel
 from starlette.types import Message, Receive, Scope, Send
 
 from streamkit._core import (
+    Cancellation,
     CancelSource,
     CancelToken,
     Interrupted,
@@ -92,7 +93,7 @@ class RequestOwner:
         self._news: anyio.Event | None = None  # the app waits for a message
         self._wanted: anyio.Event | None = None  # the pump waits for the app
         self._pump_scope = anyio.CancelScope()
-        self.token.add_listener(self._tell_app)
+        self.token.add_listener(self._cancelled)
 
     @property
     def gone(self) -> bool:
@@ -116,9 +117,10 @@ class RequestOwner:
             if _expects_continue(self.scope) and self._news is None:
                 # Reading makes the server say "100 Continue": that word is the app's to give.
                 # (Where it waits already, it has: an app's first step may come before ours.)
-                await self._wait_wanted(always=True)
-            while True:
                 await self._wait_wanted()
+            while True:
+                while self._buffered >= READ_AHEAD:
+                    await self._wait_wanted()
                 # Not a coroutine function on every server (granian), but awaitable on all.
                 message = await self._server_receive()
                 if message["type"] == "http.disconnect":
@@ -130,7 +132,7 @@ class RequestOwner:
         """Servers say "the response is complete" and "the client has gone" in the same words."""
         if self.response_complete:
             self.source.finish()
-            self._tell_app(None)
+            self._tell_app()
             return
         self.source.cancel(Reason.CLIENT_DISCONNECT, "the server reported a disconnect")
 
@@ -140,13 +142,11 @@ class RequestOwner:
         self._body_read = not message.get("more_body", False)
         self._buffered += len(message.get("body", b""))
         self._pieces.append(message)
-        self._tell_app(None)
+        self._tell_app()
 
-    async def _wait_wanted(self, *, always: bool = False) -> None:
-        while always or self._buffered >= READ_AHEAD:
-            always = False
-            self._wanted = anyio.Event()
-            await self._wanted.wait()
+    async def _wait_wanted(self) -> None:
+        self._wanted = anyio.Event()
+        await self._wanted.wait()
 
     # -- towards the app -----------------------------------------------------------------------
 
@@ -182,11 +182,14 @@ class RequestOwner:
         if self._wanted is not None and self._buffered < READ_AHEAD:
             self._wanted.set()
 
-    def _tell_app(self, cancellation: object) -> None:
+    def _tell_app(self) -> None:
         news, self._news = self._news, None
         if news is not None:
             news.set()
-        if cancellation is not None and self.gone:
+
+    def _cancelled(self, _: Cancellation) -> None:
+        self._tell_app()
+        if self.gone:
             # A send() that is blocked on a client which left is never released by some servers.
             self._interrupter.interrupt()
 
@@ -213,7 +216,7 @@ class RequestOwner:
                 self._send_failed(error)
             await self._drop()
         if self.response_complete:
-            self._tell_app(None)
+            self._tell_app()
 
     def _is_hushed(self, message: Message) -> bool:
         """Whether this belongs to a 500 that the app made of a cancel: the middleware says why.

@@ -49,10 +49,7 @@ from ._sse import HEARTBEAT, EventEncoder, ServerEvent, as_bytes, encode_event
 logger = logging.getLogger("streamkit.asgi")
 
 HEARTBEAT_EVERY: Final = 15.0  # seconds; proxies cut a silent connection after 30 to 60
-
-GOODBYE_LIMIT: Final = (
-    5.0  # seconds; a client that does not read cannot be told why its stream ends
-)
+GOODBYE_LIMIT: Final = 5.0  # seconds; who does not read cannot be told why the stream ends
 
 Source = AsyncIterator[Any] | Iterator[Any]
 Stream: TypeAlias = CancellableStream[Any] | ThreadedGenerator[Any]

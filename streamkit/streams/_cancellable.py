@@ -25,7 +25,6 @@ from streamkit._core import (
     CancelSource,
     CancelToken,
     DisconnectWatcher,
-    Interrupted,
     Listener,
     Phase,
     Pollable,
@@ -37,7 +36,7 @@ from streamkit._core import (
     token_of,
     token_var,
 )
-from streamkit.errors import StreamCancelled, UsageBug
+from streamkit.errors import UsageBug
 
 from ._calls import call_here
 from ._insist import Step
@@ -242,14 +241,10 @@ async def _run(
     try:
         async with _watched(request, source):
             step = Step(current_loop(), options.close_grace, f"a call of {call!r}")
-            listeners.append(source.token.add_listener(lambda _: step.stop()))
-            result = await step.run(call())
+            result = await step.run_under(source.token, call())
         # What came back in spite of the cancel may be half an answer: engines end their iterators
         # quietly when they are cancelled.
         source.token.raise_if_cancelled()
-    except Interrupted:
-        assert source.token.cancellation is not None
-        raise StreamCancelled(source.token.cancellation) from None
     except anyio.get_cancelled_exc_class() as error:
         source.cancel(Reason.REQUESTED, f"the task running it was cancelled: {error}")
         raise

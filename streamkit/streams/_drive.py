@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from streamkit._core import Interrupted, current_loop
-from streamkit.errors import StreamCancelled
+from streamkit._core import current_loop
 
 from ._insist import Step
 from ._stream import CLOSE_GRACE, CancellableStream
@@ -33,12 +32,7 @@ async def drive(
     if isinstance(stream, CancellableStream):
         return await stream.drive(consume)
     step = Step(current_loop(), CLOSE_GRACE, f"the reader of {stream!r}")
-    listener = stream.token.add_listener(lambda _: step.stop())
     try:
-        return await step.run(consume(stream))
-    except Interrupted:
-        assert stream.token.cancellation is not None
-        raise StreamCancelled(stream.token.cancellation) from None
+        return await step.run_under(stream.token, consume(stream))
     finally:
-        listener.remove()
         await stream.aclose()

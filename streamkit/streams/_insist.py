@@ -6,7 +6,8 @@ import logging
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
-from streamkit._core import Interrupter, Loop, Timer
+from streamkit._core import CancelToken, Interrupted, Interrupter, Loop, Timer
+from streamkit.errors import StreamCancelled
 
 logger = logging.getLogger("streamkit.streams")
 
@@ -48,6 +49,21 @@ class Step:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    async def run_under(self, token: CancelToken, awaitable: Awaitable[R]) -> R:
+        """Await it, and end it when the token is cancelled.
+
+        Raises:
+            StreamCancelled: It was ended.
+        """
+        listener = token.add_listener(lambda _: self.stop())
+        try:
+            return await self.run(awaitable)
+        except Interrupted:
+            assert token.cancellation is not None
+            raise StreamCancelled(token.cancellation) from None
+        finally:
+            listener.remove()
 
     def stop(self) -> None:
         """End the await that is running; no effect if none is."""
