@@ -139,8 +139,7 @@ def _decorate(function: Callable[..., Any], *, options: _Options) -> Callable[..
 def _wrap_object(target: object, options: _Options) -> object:
     parent = current_token()
     if inspect.iscoroutine(target):
-        coroutine = cast("Coroutine[Any, Any, object]", target)
-        return _run(lambda: coroutine, None, parent, options)
+        return _run_object(cast("Coroutine[Any, Any, object]", target), parent, options)
     stream: object = _stream_over(target, None, parent, options)
     if stream is None:
         raise UsageBug(
@@ -148,6 +147,15 @@ def _wrap_object(target: object, options: _Options) -> object:
             f"engine, got {type(target).__name__}"
         )
     return stream
+
+
+async def _run_object(
+    coroutine: Coroutine[Any, Any, object], parent: CancelToken, options: _Options
+) -> object:
+    try:
+        return await _run(lambda: coroutine, None, parent, options)
+    finally:
+        coroutine.close()  # where the cancel came before, or it would say that nobody awaited it
 
 
 # -- the four kinds of function ----------------------------------------------------------------
@@ -241,7 +249,7 @@ async def _run(
     try:
         async with _watched(request, source):
             step = Step(current_loop(), options.close_grace, f"a call of {call!r}")
-            result = await step.run_under(source.token, call())
+            result = await step.run_under(source.token, call)
         # What came back in spite of the cancel may be half an answer: engines end their iterators
         # quietly when they are cancelled.
         source.token.raise_if_cancelled()

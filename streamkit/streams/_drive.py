@@ -33,6 +33,6 @@ async def drive(
         return await stream.drive(consume)
     step = Step(current_loop(), CLOSE_GRACE, f"the reader of {stream!r}")
     try:
-        return await step.run_under(stream.token, consume(stream))
+        return await step.run_under(stream.token, lambda: consume(stream))
     finally:
         await stream.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from streamkit._core import CancelToken, Interrupted, Interrupter, Loop, Timer
@@ -50,15 +50,16 @@ class Step:
                 self._timer.cancel()
                 self._timer = None
 
-    async def run_under(self, token: CancelToken, awaitable: Awaitable[R]) -> R:
-        """Await it, and end it when the token is cancelled.
+    async def run_under(self, token: CancelToken, call: Callable[[], Awaitable[R]]) -> R:
+        """Await ``call()``, and end it when the token is cancelled.
 
         Raises:
-            StreamCancelled: It was ended.
+            StreamCancelled: It was ended, or never called because the cancel came before.
         """
+        token.raise_if_cancelled()  # a stop() before the await has begun would be lost
         listener = token.add_listener(lambda _: self.stop())
         try:
-            return await self.run(awaitable)
+            return await self.run(call())
         except Interrupted:
             assert token.cancellation is not None
             raise StreamCancelled(token.cancellation) from None

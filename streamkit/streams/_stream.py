@@ -145,6 +145,8 @@ class CancellableStream(Generic[T]):
         Raises:
             StreamCancelled: It was cut short.
         """
+        if self.token.cancelled:
+            await self._refuse()
         self._driver = self._loop.task()
         self._source.phase = Phase.PREFILL
         outer = token_var.set(self.token)

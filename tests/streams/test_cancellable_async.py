@@ -9,7 +9,7 @@ import pytest
 
 from streamkit._core import CancelSource, Reason, current_token, held, token_var, wait_held
 from streamkit.errors import StreamCancelled, UsageBug
-from streamkit.streams import CancellableStream, cancellable
+from streamkit.streams import CancellableStream, cancellable, drive
 
 
 class Work:
@@ -455,6 +455,46 @@ async def test_a_coroutine_is_cut_where_it_waits_and_says_so():
     with pytest.raises(StreamCancelled):
         await embed()
     assert log == [Reason.DEADLINE]
+
+
+async def test_a_coroutine_called_after_the_cancel_is_never_entered():
+    entered = []
+
+    @cancellable
+    async def embed() -> None:
+        entered.append(True)
+        await anyio.sleep(60)
+
+    source = CancelSource()
+    token_var.set(source.token)
+    source.cancel(Reason.CLIENT_DISCONNECT)
+    begun = anyio.current_time()
+
+    with pytest.raises(StreamCancelled):
+        await embed()
+    with pytest.raises(StreamCancelled):
+        await cancellable(embed.__wrapped__())
+
+    gc.collect()  # a coroutine that nobody awaited would say so here, as an error
+    assert entered == []
+    assert anyio.current_time() == begun
+
+
+async def test_a_stream_that_is_read_whole_after_the_cancel_never_enters_its_generator():
+    work, source = Work(step=60), CancelSource()
+    token_var.set(source.token)
+    stream = cancellable(work.run())
+    source.cancel(Reason.CLIENT_DISCONNECT)
+
+    async def read(items) -> None:
+        async for _ in items:
+            pass
+
+    with pytest.raises(StreamCancelled):
+        await drive(stream, read)
+    await wait_held(1)
+
+    assert work.log == []
 
 
 async def test_a_coroutine_that_stays_answers_and_nobody_is_told_afterwards():
