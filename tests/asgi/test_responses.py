@@ -205,6 +205,24 @@ async def test_a_generator_that_swallows_its_cancel_sends_nothing_more(log):
     assert exchange.ended_at == pytest.approx(90)
 
 
+@both
+async def test_a_source_that_ends_quietly_when_cancelled_does_not_look_whole(kind):
+    async def generate():
+        yield "half an "
+        with contextlib.suppress(BaseException):  # and returns, as engines' iterators do
+            await anyio.sleep(60)
+
+    app = CancellationMiddleware(app_of(lambda: kind(generate())))
+    async with Exchange(app) as exchange:
+        await exchange.wait_chunks(1)
+        app.cancel_all(Reason.DEADLINE)
+
+    if kind is ByteStream:
+        assert not exchange.completed
+    else:
+        assert [event.event for event in exchange.events] == ["message", "error"]
+
+
 async def test_a_generator_that_never_awaits_hears_of_the_client_that_left(log):
     async def generate():
         for number in range(1_000_000):
