@@ -8,10 +8,14 @@ if TYPE_CHECKING:
     from streamkit._core import Cancellation
 
 __all__ = [
+    "BadPayload",
     "EngineFailed",
+    "ModelDefinitionError",
+    "ModelLoadFailed",
     "RequestRefused",
     "StreamCancelled",
     "StreamkitError",
+    "TargetNotFound",
     "ThreadInterrupted",
     "UsageBug",
 ]
@@ -55,6 +59,22 @@ class EngineFailed(StreamkitError):
 
 class UsageBug(StreamkitError, TypeError):
     """The caller's code is wrong: a signature, an argument or an order of calls."""
+
+
+class ModelDefinitionError(UsageBug):
+    """A model class cannot be served as it is: names class, method, parameter and the way out."""
+
+
+class TargetNotFound(StreamkitError):
+    """The user named a model that is not there: no such module, file, folder or class."""
+
+
+class ModelLoadFailed(StreamkitError):
+    """The user's model did not load. ``__cause__`` is its own error, if it was one."""
+
+
+class BadPayload(StreamkitError):
+    """The client has to send another body; the message is what it is answered with status 400."""
 
 
 class ThreadInterrupted(BaseException):

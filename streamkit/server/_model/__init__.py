@@ -1,0 +1,1 @@
+"""A model class over HTTP: Truss's routes, errors and answers."""
