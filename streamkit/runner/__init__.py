@@ -5,9 +5,11 @@ from __future__ import annotations
 from ._account import Account, Ending, Sums, Totals
 from ._admission import Admission
 from ._call import Call, Output
+from ._engine_runner import EngineRunner
 from ._inflight import CancelOutcome, InFlight
 from ._ledger import Ledger
-from ._runner import EngineRunner
+from ._runner import Runner
+from ._served import Served
 
 __all__ = [
     "Account",
@@ -19,6 +21,8 @@ __all__ = [
     "InFlight",
     "Ledger",
     "Output",
+    "Runner",
+    "Served",
     "Sums",
     "Totals",
 ]

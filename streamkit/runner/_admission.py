@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from streamkit.engines import Engine
 from streamkit.errors import RequestRefused
+
+from ._served import Served
 
 MAX_QUEUED: Final = 256
 # With eight slots and ten seconds an answer the last of these waits five minutes: longer than
@@ -26,10 +27,10 @@ class Admission:
         admitted: Requests that hold a place.
     """
 
-    __slots__ = ("_closed", "_engine", "_max_queued", "_mean_seconds", "admitted")
+    __slots__ = ("_closed", "_max_queued", "_mean_seconds", "_served", "admitted")
 
-    def __init__(self, engine: Engine, max_queued: int = MAX_QUEUED) -> None:
-        self._engine = engine
+    def __init__(self, served: Served, max_queued: int = MAX_QUEUED) -> None:
+        self._served = served
         self._max_queued = max_queued
         self._mean_seconds = 1.0
         self._closed: str | None = None
@@ -38,7 +39,7 @@ class Admission:
     @property
     def slots(self) -> int:
         """Requests that can run at once on slots that are trusted."""
-        books = self._engine.statistics()
+        books = self._served.statistics()
         return UNKNOWN_SLOTS if books is None else max(0, books.slots - books.quarantined)
 
     def close(self, why: str) -> None:
@@ -49,10 +50,10 @@ class Admission:
         """Why nobody would be admitted, however few are in flight; None when that is not so."""
         if self._closed is not None:
             return self._closed
-        if self._engine.failure is not None:
-            return f"engine {self._engine.name} has failed"
+        if self._served.failure is not None:
+            return f"engine {self._served.name} has failed"
         if self.slots == 0:
-            return f"all slots of engine {self._engine.name} are quarantined"
+            return f"all slots of engine {self._served.name} are quarantined"
         return None
 
     def check(self) -> None:

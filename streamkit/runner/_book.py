@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from streamkit._core import LIVE, TRANSITIONS, Cancellation, Event, Phase, Reason, advance
-from streamkit.engines import Generation, Outcome, StopReport, Usage
+from streamkit.engines import Outcome, StopReport, Usage
 
 from ._account import Account
 
@@ -15,6 +15,20 @@ _ENGINE_SAYS: Final = {
     Phase.PREFILL: Event.START,
     Phase.DECODE: Event.TOKEN,
 }
+
+
+class Maker(Protocol):
+    """What makes the output, and counts it: an engine's generation, or a model's work."""
+
+    @property
+    def usage(self) -> Usage:
+        """What came out of it."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that it may make at most; None when there is no such number."""
+        ...
 
 
 class Book:
@@ -31,7 +45,7 @@ class Book:
         "_closed_at",
         "_detail",
         "_first_token_at",
-        "_generation",
+        "_maker",
         "_now",
         "_offered",
         "_offered_at",
@@ -56,7 +70,7 @@ class Book:
         self._offered = 0  # tokens of the chunk that is being handed over
         self._offered_at: float | None = None
         self._first_token_at: float | None = None
-        self._generation: Generation | None = None
+        self._maker: Maker | None = None
         self._cancellation: Cancellation | None = None
         self._report: StopReport | None = None
         self._reason: Reason | None = None
@@ -72,14 +86,18 @@ class Book:
 
     # -- as things happen ----------------------------------------------------------------------
 
-    def engine_opened(self, generation: Generation) -> None:
-        """There is a generation: what came out of it is read from there."""
-        self._generation = generation
+    def opened(self, maker: Maker) -> None:
+        """There is something that makes output: what came out of it is read from there."""
+        self._maker = maker
 
     def engine_says(self, phase: Phase) -> None:
         """The engine reports a phase; its end is not yet the end of the request."""
-        event = _ENGINE_SAYS.get(phase)
-        if event is not None and event in TRANSITIONS[self._phase]:
+        if (event := _ENGINE_SAYS.get(phase)) is not None:
+            self.stage(event)
+
+    def stage(self, event: Event) -> None:
+        """A model class enters a stage; one that it passes twice is no change."""
+        if event in TRANSITIONS[self._phase]:
             self._enter(event)
             if event is Event.TOKEN and self._first_token_at is None:
                 self._first_token_at = self._since
@@ -121,10 +139,10 @@ class Book:
 
     def finish(self, report: StopReport) -> None:
         """Its answer went out whole."""
-        assert self._generation is not None
+        assert self._maker is not None
         self._report = report
         self._stop_sending()
-        self.delivered = self._generation.usage.handed_over
+        self.delivered = self._maker.usage.handed_over
         self._enter(Event.FINISH)
         self._closed_at = self._since
 
@@ -140,7 +158,7 @@ class Book:
 
     def account(self) -> Account:
         """Everything, at this moment."""
-        usage = Usage() if self._generation is None else self._generation.usage
+        usage = Usage() if self._maker is None else self._maker.usage
         report, cancellation = self._report, self._cancellation
         at = self._now() if self._closed_at is None else self._closed_at
         wasted = 0 if report is None else report.tokens_after_cancel or 0
@@ -182,10 +200,10 @@ class Book:
 
     def _saved(self, made: int) -> int:
         # What ended by itself before the cancel came had nothing left to save.
-        report, generation = self._report, self._generation
-        if report is None or report.outcome is not Outcome.CANCELLED or generation is None:
+        report, maker = self._report, self._maker
+        if report is None or report.outcome is not Outcome.CANCELLED or maker is None:
             return 0
-        return max(0, (generation.limit or made) - made)
+        return max(0, (maker.limit or made) - made)
 
     def _seconds_until(self, at: float) -> dict[Phase, float]:
         seconds = dict(self._seconds)

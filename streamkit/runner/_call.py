@@ -1,12 +1,9 @@
-"""One request from its arrival to the proof that the engine has let go of it."""
+"""One request to an engine, from its arrival to the proof that the engine has let go of it."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, cast
 
 from streamkit._core import LIVE, Cancellation, CancelSource, CancelToken, Phase, Reason, hold
 from streamkit.engines import (
@@ -17,71 +14,38 @@ from streamkit.engines import (
     StopReport,
     prove_stopped,
 )
-from streamkit.errors import EngineFailed, RequestRefused, StreamCancelled, UsageBug
+from streamkit.errors import StreamCancelled, UsageBug
 from streamkit.streams import CancellableStream
 
-from ._account import Account
-from ._admission import Admission
 from ._book import Book
-from ._inflight import InFlight
-from ._ledger import Ledger, Refusal
-
-logger = logging.getLogger("streamkit.runner")
-
-OnClosed = Callable[[Account], object]
+from ._case import Case, Host, OnClosed
 
 
-class Host(Protocol):
+class EngineHost(Host, Protocol):
     """What a call needs of the runner that it belongs to."""
 
     engine: Engine
-    ledger: Ledger
-    in_flight: InFlight
-    admission: Admission
-    draining: bool
 
 
-class Call:
-    """One request; a context manager around everything that is done to answer it.
+class Call(Case):
+    """One request to an engine; see :class:`Case`.
 
     ``admit()`` starts it, ``stream()`` or ``read()`` gives the output, ``complete()`` says that the
-    answer went out whole. Whoever leaves the block without that has cut it short, or failed:
-    whichever it was, the engine is told, asked for proof, and the books are closed with what it
-    said. That goes on after the block, as held work.
+    answer went out whole.
 
     Attributes:
-        id: Its id.
-        source: Cancels it.
-        token: Its cancel token, a child of the one it was made with.
         output: The chunks, once it was admitted.
     """
 
-    __slots__ = (
-        "_book",
-        "_generation",
-        "_host",
-        "_link",
-        "_on_closed",
-        "id",
-        "output",
-        "source",
-        "token",
-    )
+    __slots__ = ("_engine", "_generation", "output")
 
     def __init__(
-        self, host: Host, request_id: str, token: CancelToken, on_closed: OnClosed | None
+        self, host: EngineHost, request_id: str, token: CancelToken, on_closed: OnClosed | None
     ) -> None:
-        self.id: str = request_id
-        self._host = host
-        self._on_closed = on_closed
         self._generation: Generation | None = None
-        self._book: Book | None = host.ledger.open(request_id)
-        host.in_flight.add(self)
-        self.source: CancelSource = token.child()
-        self.source.phase = Phase.READING
-        self.token: CancelToken = self.source.token
+        self._engine = host.engine
         self.output: Output | None = None
-        self._link = self.token.add_listener(self._cancelled)
+        super().__init__(host, request_id, token, on_closed)
 
     def admit(self, request: GenerationRequest) -> None:
         """Take a place and open the generation; the engine gets it when its output is first read.
@@ -91,15 +55,14 @@ class Call:
             StreamCancelled: It has been cancelled.
             ValueError: The engine could never serve such a request.
         """
-        host = self._host
         self.token.raise_if_cancelled()
-        host.admission.check()
-        generation = host.engine.open(
+        self._host.admission.check()
+        generation = self._engine.open(
             request, request_id=self.id, token=self.token, on_phase=self._engine_says
         )
-        host.admission.enter()
+        self._admit()
         self._generation = generation
-        self._books.engine_opened(generation)
+        self._books.opened(generation)
         self.output = Output(self._books, self.source, generation)
 
     def stream(self) -> CancellableStream[str]:
@@ -131,7 +94,7 @@ class Call:
         Raises:
             UsageBug: It was not admitted.
         """
-        if self.token.cancelled or self._book is None:
+        if self.token.cancelled or self._open_book is None:
             return
         generation = self._generation
         if generation is None:
@@ -147,48 +110,6 @@ class Call:
             self._books.finish(report)
         self._close(self._host.ledger.close(self._books))
 
-    def refuse(self) -> None:
-        """It is wrong, and will not be started: it counts as refused, not as failed."""
-        if self._generation is None and self._book is not None and not self.token.cancelled:
-            self._refuse("invalid", Reason.ERROR)
-
-    def cancel(self, reason: Reason, detail: str = "") -> bool:
-        """Cut it short; False when it had ended or been cancelled."""
-        return self.source.cancel(reason, detail)
-
-    def account(self) -> Account:
-        """Its books, now."""
-        return self._books.account()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._book is None or self.token.cancelled:
-            return
-        if isinstance(exc, StreamCancelled):  # only its stream, or its generation, was cancelled
-            cause = exc.cancellation
-            self.source.cancel(cause.reason, cause.detail, cause=cause)
-        elif exc is not None and not isinstance(exc, Exception):
-            reason = Reason.DRAIN if self._host.draining else Reason.REQUESTED
-            self.source.cancel(reason, f"the task serving it ended: {type(exc).__name__}")
-        elif self._generation is not None:
-            self._fail(self._generation, exc)
-        elif exc is None or isinstance(exc, RequestRefused | ValueError):
-            self._refuse(*_why_refused(exc))
-        else:
-            self._fail_unstarted(type(exc).__name__)
-
-    @property
-    def _books(self) -> Book:
-        assert self._book is not None
-        return self._book
-
     @property
     def _admitted(self) -> Output:
         if self.output is None:
@@ -198,10 +119,10 @@ class Call:
     # -- what happens to it --------------------------------------------------------------------
 
     def _engine_says(self, phase: Phase) -> None:
-        book = self._book
+        book = self._open_book
         if book is None or self.token.cancelled:
             if phase is Phase.CANCELLED and book is not None and book.phase is Phase.QUARANTINED:
-                hold(self._amend, name=f"late proof of stop of {self.id}", limit=math.inf)
+                hold(self._prove_late, name=f"late proof of stop of {self.id}", limit=math.inf)
             return
         book.engine_says(phase)
         if phase in LIVE:
@@ -220,34 +141,18 @@ class Call:
         report: StopReport | None = None
         if self._generation is not None:
             await self._generation.aclose()
-            report = await prove_stopped(self._generation, self._host.engine)
+            report = await prove_stopped(self._generation, self._engine)
         book = self._books
         book.settle(report)
         self._close(self._host.ledger.close(book), keep=book.phase is Phase.QUARANTINED)
 
-    async def _amend(self) -> None:
+    async def _prove_late(self) -> None:
         assert self._generation is not None
-        report = await prove_stopped(self._generation, self._host.engine)
-        self._books.settle(report)
-        self._host.in_flight.amend(self._host.ledger.amend(self._books))
-        self._book = None
+        self._books.settle(await prove_stopped(self._generation, self._engine))
+        self._amend()
 
-    def _refuse(self, why: Refusal, reason: Reason) -> None:
-        self.source.finish()
-        self._books.fail(reason, why, None)
-        account = self._host.ledger.refuse(self._books, why)
-        self._host.in_flight.drop(self)
-        self._tell(account)
-
-    def _fail_unstarted(self, detail: str) -> None:
-        self.source.finish()
-        self._books.fail(Reason.ERROR, detail, None)
-        self._close(self._host.ledger.close(self._books))
-
-    def _fail(self, generation: Generation, error: BaseException | None) -> None:
-        reason = _why_failed(error)
-        # Its name alone: what it says may be nobody else's business, and stands in the log.
-        detail = type(error).__name__ if error else "the answer was not completed"
+    def _fail(self, reason: Reason, detail: str) -> None:
+        generation = cast("Generation", self._generation)
         if generation.phase in LIVE:
             self.source.cancel(reason, detail)  # it runs for nobody: abort it, and have it proved
             return
@@ -259,23 +164,6 @@ class Call:
             self._close(self._host.ledger.close(self._books))
 
         hold(settle, name=f"closing the books of {self.id}")
-
-    def _close(self, account: Account, *, keep: bool = False) -> None:
-        self._host.in_flight.end(account)
-        if self._generation is not None:
-            waited = account.seconds.get(Phase.QUEUED, 0.0)
-            self._host.admission.leave(account.age - waited)
-        if not keep:
-            self._book = None
-        self._tell(account)
-
-    def _tell(self, account: Account) -> None:
-        self._book = self._book if account.phase is Phase.QUARANTINED else None
-        if self._on_closed is not None:
-            self._on_closed(account)
-
-    def __repr__(self) -> str:
-        return f"<Call {self.id} {self._book!r} {self.token!r}>"
 
 
 _SENDING: Final = Phase.SENDING  # looked up twice for each token
@@ -352,15 +240,3 @@ class Output:
         """A cancelled generation ends like a whole one; its reader must see the difference."""
         if self._generation.cancellation is not None:
             raise StreamCancelled(self._generation.cancellation) from None
-
-
-def _why_refused(error: BaseException | None) -> tuple[Refusal, Reason]:
-    if not isinstance(error, RequestRefused):
-        return "invalid", Reason.ERROR
-    return ("full" if error.status == 429 else "unavailable"), Reason.SHED
-
-
-def _why_failed(error: BaseException | None) -> Reason:
-    if isinstance(error, RequestRefused):
-        return Reason.SHED
-    return Reason.ENGINE_FAILED if isinstance(error, EngineFailed) else Reason.ERROR

@@ -1,4 +1,4 @@
-"""`EngineRunner`: one engine, many requests, and what each of them is doing at any moment."""
+"""What is common to every runner: what is in flight, who may join it, and the end of it all."""
 
 from __future__ import annotations
 
@@ -6,34 +6,25 @@ import logging
 
 import anyio
 
-from streamkit._core import CancelToken, Reason, current_token
-from streamkit.engines import Engine
+from streamkit._core import Reason
 
 from ._account import Account, Totals
 from ._admission import MAX_QUEUED, Admission
-from ._call import Call, OnClosed
 from ._inflight import REMEMBERED, CancelOutcome, InFlight
 from ._ledger import Ledger
+from ._served import Served
 
 logger = logging.getLogger("streamkit.runner")
 
 CLOSE_LIMIT = 30.0  # seconds; proofs of stop take three at most, this is the net under them
 
 
-class EngineRunner:
-    """Requests to one engine: who may start, what is in flight, how each ended.
-
-    ::
-
-        with runner.accept(token=token) as call:
-            call.admit(GenerationRequest(prompt="…"))
-            async for text in call.stream():
-                ...
-            await call.complete()
+class Runner:
+    """Requests to one engine or one model: who may start, what is in flight, how each ended.
 
     Args:
-        engine: What generates; :meth:`aclose` closes it.
-        max_queued: Requests that may wait beyond the engine's slots.
+        served: What does the work; :meth:`aclose` closes it.
+        max_queued: Requests that may wait beyond its slots.
         request_timeout: Seconds after which a request is cancelled with reason ``deadline``; None
             for no limit.
         remembered: Ended requests that can be looked up.
@@ -44,17 +35,17 @@ class EngineRunner:
 
     __slots__ = (
         "_grace",
-        "_request_timeout",
         "admission",
         "draining",
-        "engine",
         "in_flight",
         "ledger",
+        "request_timeout",
+        "served",
     )
 
     def __init__(
         self,
-        engine: Engine,
+        served: Served,
         *,
         max_queued: int = MAX_QUEUED,
         request_timeout: float | None = None,
@@ -64,37 +55,13 @@ class EngineRunner:
             raise ValueError(f"max_queued must be 0 or more, got {max_queued}")
         if request_timeout is not None and request_timeout <= 0:
             raise ValueError(f"request_timeout must be above 0 s or None, got {request_timeout}")
-        self.engine: Engine = engine
+        self.served: Served = served
         self.ledger: Ledger = Ledger()
         self.in_flight: InFlight = InFlight(remembered)
-        self.admission: Admission = Admission(engine, max_queued)
+        self.admission: Admission = Admission(served, max_queued)
+        self.request_timeout: float | None = request_timeout
         self.draining: bool = False
-        self._request_timeout = request_timeout
         self._grace: anyio.CancelScope | None = None
-
-    # -- one request ---------------------------------------------------------------------------
-
-    def accept(
-        self,
-        *,
-        request_id: str | None = None,
-        token: CancelToken | None = None,
-        on_closed: OnClosed | None = None,
-    ) -> Call:
-        """A request has arrived: open its books.
-
-        Args:
-            request_id: Its id if that is valid and free, else it gets a new one.
-            token: The cancel token it hangs on; None takes ``current_token()``.
-            on_closed: Called once with its account, when its books were closed or it was refused.
-        """
-        free_id = self.in_flight.choose_id(request_id)
-        call = Call(self, free_id, current_token() if token is None else token, on_closed)
-        if self._request_timeout is not None:
-            call.source.cancel_after(self._request_timeout)
-        return call
-
-    # -- all of them ---------------------------------------------------------------------------
 
     def cancel(self, request_id: str, detail: str = "") -> CancelOutcome | None:
         """Cancel a request by its id; None when nobody knows it."""
@@ -136,18 +103,22 @@ class EngineRunner:
             self._grace.cancel()
 
     async def aclose(self) -> None:
-        """Drain without any grace, and close the engine. Idempotent.
+        """Drain without any grace, and close what is served. Idempotent.
 
         Cancellation:
             Shielded, and limited to 30 s.
         """
         with anyio.move_on_after(CLOSE_LIMIT, shield=True) as limit:
             await self.drain(0)
-            await self.engine.aclose()
+            await self.close_served()
         if limit.cancelled_caught:
             logger.error(
-                "closing engine %s took longer than %g s: %r", self.engine.name, CLOSE_LIMIT, self
+                "closing %s took longer than %g s: %r", self.served.name, CLOSE_LIMIT, self
             )
 
+    async def close_served(self) -> None:
+        """Close what is served; nothing is in flight any more."""
+
     def __repr__(self) -> str:
-        return f"<EngineRunner {self.engine.name}: {self.in_flight!r} {self.admission!r}>"
+        name = type(self).__name__
+        return f"<{name} {self.served.name}: {self.in_flight!r} {self.admission!r}>"

@@ -31,6 +31,7 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     interrupt: bool = False,
     report_after: float = REPORT_AFTER,
     close_grace: float = CALL_GRACE,
+    on_end: Callable[[], object] | None = None,
 ) -> R:
     """Return ``function(*args, **kwargs)``, run on a worker thread of its own.
 
@@ -38,6 +39,8 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     until the function asks the token, is interrupted (``interrupt``, CPython only) or ends. Its
     caller does not wait for that, but a shutdown does, ``close_grace`` seconds at most. What keeps
     the cancel waiting longer than ``report_after`` seconds is reported with the line it hangs at.
+    ``on_end()`` is called, in the loop, when the function has ended, also long after its caller;
+    not where this raises before it was begun.
 
     Raises:
         StreamCancelled: The token was cancelled before the result was there.
@@ -47,16 +50,15 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
         token's source cancels that as well.
     """
     token.raise_if_cancelled()
-    call = _ThreadCall(partial(function, *args, **kwargs), _name(function))
-    job = ThreadJob(
+    call = _ThreadCall(partial(function, *args, **kwargs), _name(function), on_end)
+    call.job = ThreadJob(
         call.run,
         name=call.name,
         on_end=call.ended,
         report_after=report_after,
         interrupt=interrupt,
     )
-    call.job = job
-    job.start(token, "call")
+    call.job.start(token, "call")
     listener = token.add_listener(lambda _: call.settled.set())
     try:
         await call.settled.wait()
@@ -116,9 +118,12 @@ class _ThreadCall(Generic[R]):
         left: Whether the caller went before the end: nobody reads the result.
     """
 
-    __slots__ = ("_call", "_error", "_result", "job", "left", "name", "settled")
+    __slots__ = ("_call", "_error", "_on_end", "_result", "job", "left", "name", "settled")
 
-    def __init__(self, call: Callable[[], R], name: str) -> None:
+    def __init__(
+        self, call: Callable[[], R], name: str, on_end: Callable[[], object] | None
+    ) -> None:
+        self._on_end = on_end
         self.name = name
         self.job: ThreadJob | None = None
         self.settled = anyio.Event()
@@ -145,6 +150,8 @@ class _ThreadCall(Generic[R]):
     def ended(self) -> None:
         """The worker is through."""
         self.settled.set()
+        if self._on_end is not None:
+            self._on_end()
         if self.left and self._error is not None:
             report_late_error(self.name, self._error)
 

@@ -13,6 +13,8 @@ from types import FrameType
 from typing import Final, TypeVar
 
 import anyio
+import anyio.lowlevel
+from anyio._core._eventloop import threadlocals
 
 from streamkit._core import CancelToken, Loop, Timer, current_loop, hold, token_var
 from streamkit.errors import StreamCancelled, ThreadInterrupted
@@ -88,6 +90,7 @@ class ThreadJob:
 
     __slots__ = (
         "_abandoned",
+        "_home",
         "_interruptible",
         "_loop",
         "_name",
@@ -118,6 +121,7 @@ class ThreadJob:
         self._report_after = report_after
         self._interruptible = InterruptibleCalls() if interrupt else None
         self._loop: Loop = current_loop()
+        self._home = anyio.lowlevel.current_token()
         self._thread_id: int | None = None
         self._stopped_at: float | None = None
         self._timer: Timer | None = None
@@ -229,9 +233,13 @@ class ThreadJob:
 
     def _main(self) -> None:
         self._thread_id = threading.get_ident()
+        # anyio has no public way to say so of a thread that it has not started; without it
+        # `anyio.from_thread.run(request.is_disconnected)` in user code raises.
+        threadlocals.current_token = self._home
         try:
             self._work()
         finally:
+            del threadlocals.current_token
             self._thread_id = None  # what runs on this thread next is not ours to report
             del _running[self]
             self.post(self._finish)

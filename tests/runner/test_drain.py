@@ -107,7 +107,7 @@ async def test_an_engine_that_cannot_be_closed_is_left_after_a_while(
     await EngineRunner(Stuck()).aclose()
 
     assert now() == pytest.approx(30)
-    assert "closing engine fake took longer than 30 s" in caplog.text
+    assert "closing fake took longer than 30 s" in caplog.text
 
 
 async def test_closing_twice_is_harmless() -> None:

@@ -296,3 +296,14 @@ async def test_limits_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="report_after must be above 0 seconds, got 0"):
         await call_in_thread(fail, (), {}, token=CancelSource().token, report_after=0)
     assert issubclass(UsageBug, TypeError)
+
+
+@pytest.mark.realtime
+async def test_a_call_in_a_thread_can_reach_back_into_the_loop() -> None:
+    async def answer() -> int:
+        return 42
+
+    def work() -> int:
+        return anyio.from_thread.run(answer)
+
+    assert await call_in_thread(work, (), {}, token=CancelSource().token) == 42
