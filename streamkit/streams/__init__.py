@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._cancellable import OnCancel, cancellable
+from ._annotations import REQUEST, RequestKind, namespace_of
+from ._cancellable import OnCancel, cancellable, makes_stream
 from ._drive import drive
 from ._stream import BREATHE_EVERY, CLOSE_GRACE, Abortable, CancellableStream, close_orphans
 from ._threaded import ThreadedGenerator
@@ -10,11 +11,15 @@ from ._threaded import ThreadedGenerator
 __all__ = [
     "BREATHE_EVERY",
     "CLOSE_GRACE",
+    "REQUEST",
     "Abortable",
     "CancellableStream",
     "OnCancel",
+    "RequestKind",
     "ThreadedGenerator",
     "cancellable",
     "close_orphans",
     "drive",
+    "makes_stream",
+    "namespace_of",
 ]

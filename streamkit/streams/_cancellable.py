@@ -16,6 +16,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar, cast, overload
+from weakref import WeakSet
 
 import anyio
 
@@ -129,6 +130,15 @@ def cancellable(target: Any = None, /, **options: Any) -> Any:
     return _wrap_object(target, _Options(**options))
 
 
+_stream_makers: WeakSet[Callable[..., object]] = WeakSet()
+
+
+def makes_stream(function: Callable[..., object]) -> bool:
+    """Whether ``cancellable`` made ``function`` of a generator: calling it runs nothing yet."""
+    # Not an attribute on the function: functools.wraps would copy it onto whatever is around it.
+    return function in _stream_makers
+
+
 def _decorate(function: Callable[..., Any], *, options: _Options) -> Callable[..., Any]:
     if not callable(function):
         raise UsageBug(f"@cancellable decorates functions, got {type(function).__name__}")
@@ -166,6 +176,7 @@ def _wrap_generator(function: Callable[..., Any], options: _Options) -> Callable
         request = find_request(function, args, kwargs)
         return _stream_over(function(*args, **kwargs), request, _parent(request), options)
 
+    _stream_makers.add(wrapper)
     return wrapper
 
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import functools
 import inspect
-import sys
-import types
-from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Final, ForwardRef, TypeAlias, Union, get_args, get_origin
+from typing import Final
 from weakref import WeakKeyDictionary
 
-_NAMES: Final = frozenset({"HTTPConnection", "Request", "WebSocket"})
-_WRAPPERS: Final = frozenset({"Annotated", "Optional", "Union"})
+from ._annotations import CONNECTION, Function, connection_class, namespace_of
+
 _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
-_UNIONS: Final = (Union, types.UnionType)
-_MISSING: Final = object()
-
-Function: TypeAlias = Callable[..., object]
-Namespace: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +86,6 @@ def _place(function: Function) -> _Place | None:
     except (KeyError, TypeError):  # new, or neither hashable nor weakly referable
         pass
     place, certain = _find_place(function)
-    # A name that did not resolve now may do so later: a class below, a module not imported yet.
     if certain:
         with suppress(TypeError):
             _places[function] = place
@@ -109,114 +98,19 @@ def _find_place(function: Function) -> tuple[_Place | None, bool]:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C, without a signature
         return None, True
-    namespace = _namespace(function)
+    namespace = namespace_of(function)
     certain = True
     for index, parameter in enumerate(parameters):
-        leaves = list(_leaves(parameter.annotation, namespace))
-        resolved = any(_is_request_class(leaf) for leaf in leaves)
-        if resolved or not _NAMES.isdisjoint(leaf for leaf in leaves if isinstance(leaf, str)):
+        verdict = CONNECTION.judge(parameter.annotation, namespace)
+        if verdict.is_request:
             positional = parameter.kind in _POSITIONAL
-            return _Place(parameter.name, index if positional else None), resolved
-        certain = certain and not any(isinstance(leaf, str) for leaf in leaves)
+            return _Place(parameter.name, index if positional else None), verdict.certain
+        certain = certain and verdict.certain
     return None, certain
 
 
-def _namespace(function: Function) -> Namespace:
-    """Where the names in a function's annotations mean something."""
-    inner = inspect.unwrap(function)
-    if not inspect.isfunction(inner):
-        inner = inspect.unwrap(inner.__init__ if inspect.isclass(inner) else type(inner).__call__)
-    if not inspect.isfunction(inner):
-        return vars(builtins)
-    return ChainMap(_enclosing(inner), inner.__globals__, dict(vars(builtins)))
-
-
-def _enclosing(function: types.FunctionType) -> dict[str, object]:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    enclosing: dict[str, object] = {}
-    for name, cell in cells:
-        with suppress(ValueError):  # not assigned yet
-            enclosing[name] = cell.cell_contents
-    return enclosing
-
-
-# -- what an annotation is made of -----------------------------------------------------------------
-
-
-def _leaves(annotation: object, namespace: Namespace) -> Iterator[object]:
-    """The types that an annotation admits; what does not resolve comes as its last word."""
-    if isinstance(annotation, ForwardRef):
-        annotation = annotation.__forward_arg__
-    if isinstance(annotation, str):
-        with suppress(SyntaxError):
-            yield from _leaves_of_text(ast.parse(annotation.strip(), mode="eval").body, namespace)
-    elif get_origin(annotation) is Annotated:
-        yield from _leaves(get_args(annotation)[0], namespace)
-    elif get_origin(annotation) in _UNIONS:
-        for member in get_args(annotation):
-            yield from _leaves(member, namespace)
-    elif (meaning := getattr(annotation, "__value__", None)) is not None:  # `type Alias = ...`
-        yield from _leaves(meaning, namespace)
-    else:
-        yield annotation
-
-
-def _leaves_of_text(node: ast.expr, namespace: Namespace) -> Iterator[object]:
-    # By hand: one name that does not resolve must not hide the others, as it does with
-    # typing.get_type_hints(), and nothing of the user's is evaluated.
-    match node:
-        case ast.Constant(value=str(text)):
-            yield from _leaves(text, namespace)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            yield from _leaves_of_text(left, namespace)
-            yield from _leaves_of_text(right, namespace)
-        case ast.Subscript(value=wrapper, slice=inside) if _last_word(wrapper) in _WRAPPERS:
-            members = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-            for member in members[:1] if _last_word(wrapper) == "Annotated" else members:
-                yield from _leaves_of_text(member, namespace)
-        case ast.Name() | ast.Attribute():
-            found = _lookup(node, namespace)
-            if found is _MISSING:
-                yield _last_word(node)
-            else:
-                yield from _leaves(found, namespace)
-        case _:
-            return
-
-
-def _lookup(node: ast.expr, namespace: Namespace) -> object:
-    match node:
-        case ast.Name(id=name):
-            return namespace.get(name, _MISSING)
-        case ast.Attribute(value=value, attr=name):
-            return getattr(_lookup(value, namespace), name, _MISSING)
-        case _:
-            return _MISSING
-
-
-def _last_word(node: ast.expr) -> str:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case _:
-            return ""
-
-
-# -- what Starlette calls a request ----------------------------------------------------------------
-
-
-def _connection_class() -> type | None:
-    # Where nobody imported Starlette there is no request: we never import it ourselves.
-    return getattr(sys.modules.get("starlette.requests"), "HTTPConnection", None)
-
-
-def _is_request_class(leaf: object) -> bool:
-    connection = _connection_class()
-    return connection is not None and isinstance(leaf, type) and issubclass(leaf, connection)
-
-
 def _is_request(value: object) -> bool:
-    connection = _connection_class()
+    connection = connection_class("HTTPConnection")
     if connection is not None and isinstance(value, connection):
         return True
     return hasattr(value, "is_disconnected") or hasattr(value, "receive")
