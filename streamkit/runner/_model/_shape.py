@@ -112,13 +112,13 @@ def _why_refused(shape: Shape) -> str:
 
 
 def _why_no_form(parameters: tuple[Parameter, ...]) -> str:
-    if len(parameters) > 2:
-        rest = ", ".join(f"`{parameter.name}`" for parameter in parameters[2:])
+    first, second, *rest = parameters
+    if rest:
+        names = ", ".join(f"`{parameter.name}`" for parameter in rest)
         return (
-            f"it cannot have more than two arguments, inputs and request, and has "
-            f"{len(parameters)}: leave out {rest}, or read it from the inputs"
+            "it cannot have more than two arguments, inputs and request, and has "
+            f"{len(parameters)}: leave out {names}, or read it from the inputs"
         )
-    first, second = parameters[0], parameters[1]
     if first.is_request:
         return (
             "it is not allowed to have request as first argument, request must be second: "
