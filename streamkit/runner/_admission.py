@@ -27,9 +27,12 @@ class Admission:
         admitted: Requests that hold a place.
     """
 
-    __slots__ = ("_closed", "_max_queued", "_mean_seconds", "_served", "admitted")
+    __slots__ = ("_closed", "_kind", "_max_queued", "_mean_seconds", "_served", "admitted")
 
-    def __init__(self, served: Served, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(
+        self, served: Served, max_queued: int = MAX_QUEUED, *, kind: str = "engine"
+    ) -> None:
+        self._kind = kind
         self._served = served
         self._max_queued = max_queued
         self._mean_seconds = 1.0
@@ -46,14 +49,18 @@ class Admission:
         """Admit nobody any more."""
         self._closed = why
 
+    def open(self) -> None:
+        """Admit requests again."""
+        self._closed = None
+
     def not_ready(self) -> str | None:
         """Why nobody would be admitted, however few are in flight; None when that is not so."""
         if self._closed is not None:
             return self._closed
         if self._served.failure is not None:
-            return f"engine {self._served.name} has failed"
+            return f"{self._kind} {self._served.name} has failed"
         if self.slots == 0:
-            return f"all slots of engine {self._served.name} are quarantined"
+            return f"all slots of {self._kind} {self._served.name} are quarantined"
         return None
 
     def check(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ._annotations import REQUEST, RequestKind, namespace_of
+from ._calls import call_in_thread
 from ._cancellable import OnCancel, cancellable, makes_stream
 from ._drive import drive
+from ._insist import Step
 from ._stream import BREATHE_EVERY, CLOSE_GRACE, Abortable, CancellableStream, close_orphans
 from ._threaded import ThreadedGenerator
 
@@ -16,7 +18,9 @@ __all__ = [
     "CancellableStream",
     "OnCancel",
     "RequestKind",
+    "Step",
     "ThreadedGenerator",
+    "call_in_thread",
     "cancellable",
     "close_orphans",
     "drive",

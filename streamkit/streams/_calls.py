@@ -39,8 +39,8 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     until the function asks the token, is interrupted (``interrupt``, CPython only) or ends. Its
     caller does not wait for that, but a shutdown does, ``close_grace`` seconds at most. What keeps
     the cancel waiting longer than ``report_after`` seconds is reported with the line it hangs at.
-    ``on_end()`` is called, in the loop, when the function has ended, also long after its caller;
-    not where this raises before it was begun.
+    ``on_end()`` is called once, in the loop, when the function has ended, also long after its caller
+    has left, or when it was never begun.
 
     Raises:
         StreamCancelled: The token was cancelled before the result was there.
@@ -49,7 +49,6 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
         As a cancel of the token, except that the function cannot see it there: whoever owns the
         token's source cancels that as well.
     """
-    token.raise_if_cancelled()
     call = _ThreadCall(partial(function, *args, **kwargs), _name(function), on_end)
     call.job = ThreadJob(
         call.run,
@@ -58,7 +57,7 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
         report_after=report_after,
         interrupt=interrupt,
     )
-    call.job.start(token, "call")
+    call.start(token)
     listener = token.add_listener(lambda _: call.settled.set())
     try:
         await call.settled.wait()
@@ -132,6 +131,16 @@ class _ThreadCall(Generic[R]):
         self._result: R | None = None
         self._error: BaseException | None = None
 
+    def start(self, token: CancelToken) -> None:
+        """Give it a thread."""
+        assert self.job is not None
+        try:
+            token.raise_if_cancelled()
+            self.job.start(token, "call")
+        except BaseException:
+            self._say_ended()
+            raise
+
     def run(self) -> None:
         """Make the call; in the worker's thread."""
         assert self.job is not None
@@ -150,10 +159,13 @@ class _ThreadCall(Generic[R]):
     def ended(self) -> None:
         """The worker is through."""
         self.settled.set()
-        if self._on_end is not None:
-            self._on_end()
+        self._say_ended()
         if self.left and self._error is not None:
             report_late_error(self.name, self._error)
+
+    def _say_ended(self) -> None:
+        if self._on_end is not None:
+            self._on_end()
 
     def result(self) -> R:
         """Return what the function returned, or raise what it raised."""

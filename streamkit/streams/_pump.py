@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,6 +32,7 @@ class PumpOptions:
     report_after: float
     close_grace: float
     interrupt: bool
+    on_end: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_limit < 1:
@@ -242,6 +243,11 @@ class Pump(Generic[T]):
         if self._stopping:
             self._discard()
         self._wake()
+        self._say_ended()
+
+    def _say_ended(self) -> None:
+        if self._options.on_end is not None:
+            self._options.on_end()
 
     def _discard(self) -> None:
         while self._buffer:
@@ -257,6 +263,7 @@ class Pump(Generic[T]):
             generator.close()  # runs nothing of the user's, hence no thread
             self._generator = None
             self._finished = True
+            self._say_ended()
         elif not self._finished:
             self._start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
@@ -63,6 +63,7 @@ class ThreadedGenerator(Generic[T]):
         batch_limit: Items that may be made and not yet read.
         report_after: Seconds that user code may keep a cancel waiting without a report.
         close_grace: Seconds to wait for the end of the thread; then it is given up and counted.
+        on_end: Called once, in the loop, when its thread has left it, or it was closed unstarted.
         interrupt: Raise ``ThreadInterrupted`` in a running ``next()`` when cancelled (CPython). It
             strikes in any line, also of a library that holds a lock at the moment; locks taken
             with ``with`` are let go, others stay taken. Hence nobody gets it without asking.
@@ -84,6 +85,7 @@ class ThreadedGenerator(Generic[T]):
         report_after: float = REPORT_AFTER,
         close_grace: float = CLOSE_GRACE,
         interrupt: bool = False,
+        on_end: Callable[[], object] | None = None,
     ) -> None:
         if not hasattr(generator, "__next__"):
             raise UsageBug(
@@ -96,6 +98,7 @@ class ThreadedGenerator(Generic[T]):
             report_after=report_after,
             close_grace=close_grace,
             interrupt=interrupt,
+            on_end=on_end,
         )
         self._pump = Pump(generator, source, options)
 

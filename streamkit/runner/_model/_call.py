@@ -1,0 +1,429 @@
+"""One request to a model class: its stages, its slot, and the proof that its work has stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from streamkit._core import (
+    Cancellation,
+    CancelToken,
+    Event,
+    Reason,
+    current_loop,
+    hold,
+    token_var,
+)
+from streamkit.engines import Misbehaviour, Outcome, Proof, StopReport
+from streamkit.errors import UsageBug
+from streamkit.runner._case import Case, Host, OnClosed
+from streamkit.streams import (
+    CLOSE_GRACE,
+    CancellableStream,
+    Step,
+    ThreadedGenerator,
+    call_in_thread,
+)
+
+from ._gap import Gap, GapLimits
+from ._leftovers import Leftovers
+from ._output import Output, Tally
+from ._patience import ASK_GRACE, Patience
+from ._result import (
+    Answer,
+    Result,
+    Stream,
+    Value,
+    as_async_iterator,
+    is_awaitable,
+    is_response,
+    is_stream,
+)
+from ._rules import Method
+from ._served import ServedModel
+from ._slots import Slots
+from ._work import Work
+
+if TYPE_CHECKING:
+    from ._loading import LoadedModel
+
+logger = logging.getLogger("streamkit.runner")
+
+PROOF_LIMIT: Final = CLOSE_GRACE  # seconds; what the model's own cleanup may take
+REAP_LIMIT: Final = PROOF_LIMIT + ASK_GRACE + 2 * CLOSE_GRACE  # the net under its own limits
+
+
+class Options(Protocol):
+    """What a call needs of the options (:class:`ModelOptions`)."""
+
+    @property
+    def max_wait(self) -> float | None:
+        """Seconds that a request may wait for a slot."""
+        ...
+
+    @property
+    def slots_cover(self) -> str:
+        """What takes a slot."""
+        ...
+
+    @property
+    def interrupt_threads(self) -> bool:
+        """Whether a cancel raises in running sync code."""
+        ...
+
+
+class ModelHost(Host, Protocol):
+    """What a call needs of the runner that it belongs to."""
+
+    gaps: GapLimits
+    served: ServedModel
+
+    @property
+    def options(self) -> Options:
+        """How the model is run."""
+        ...
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model, once it is loaded."""
+        ...
+
+    @property
+    def slots(self) -> Slots:
+        """Those of ``predict``."""
+        ...
+
+
+class ModelCall(Case):
+    """One request to a model class; see :class:`Case`.
+
+    ``admit()`` takes a place, ``predict()`` or ``method()`` runs the model's code, ``complete()``
+    says that the answer went out whole.
+
+    All of it runs in the one task that calls these, so that context variables reach from stage to
+    stage; sync code runs on threads. A cancel ends the stage that is running, wherever it waits.
+    The slot is given back when all that was begun in it has ended, however long after.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_in_slot",
+        "_lease",
+        "_leftovers",
+        "_made_before",
+        "_model_host",
+        "_outputs",
+        "_patience",
+        "_quarantined",
+        "_work",
+        "tally",
+    )
+
+    def __init__(
+        self, host: ModelHost, request_id: str, token: CancelToken, on_closed: OnClosed | None
+    ) -> None:
+        self._model_host = host
+        self.tally: Tally = Tally()
+        self._work = Work()
+        self._begin = self._work.begin  # where the pieces that begin now are counted
+        self._lease: Work | None = None  # the work in the slot, while there is one
+        self._in_slot = False
+        self._quarantined = False  # the slot is, because its work does not end
+        self._made_before = 0  # chunks, when the cancel came
+        self._patience = Patience()
+        self._outputs: list[Output] = []
+        self._leftovers = Leftovers()
+        super().__init__(host, request_id, token, on_closed)
+
+    # -- what its server calls -----------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Take a place.
+
+        Raises:
+            RequestRefused: There is no room, or the model is not ready.
+            StreamCancelled: It has been cancelled.
+        """
+        self.token.raise_if_cancelled()
+        self._host.admission.check()
+        self._admit()
+        self._books.opened(self.tally)
+
+    async def predict(self, inputs: object, request: object) -> Result:
+        """Run ``preprocess``, ``predict`` (in a slot) and ``postprocess``.
+
+        Raises:
+            StreamCancelled: It was cut short.
+            RequestRefused: It waited too long for a slot.
+            Exception: What the model raised.
+        """
+        return await self._run(partial(self._stages, inputs, request))
+
+    async def method(self, name: str, inputs: object, request: object) -> Result:
+        """Run one other method; in a slot only where the options say so. Raises as :meth:`predict`."""
+        return await self._run(
+            partial(self._one, self._model.methods.by_name[name], inputs, request)
+        )
+
+    def stream(self, items: AsyncIterable[Any] | Iterator[Any]) -> CancellableStream[Any]:
+        """Make a counted stream of anything that iterates, cancelled with the request."""
+        end = self._begin()
+        gap = Gap(self._model_host.gaps, self.source)
+        if not isinstance(items, AsyncIterable):
+            items = ThreadedGenerator(
+                items,
+                self._patience.stage.token.child(),
+                on_end=end,
+                interrupt=self._model_host.options.interrupt_threads,
+            )
+            end = _nothing  # the thread may outlive its reader
+        output = Output(
+            as_async_iterator(items),
+            source=self.source,
+            book=self._books,
+            tally=self.tally,
+            gap=gap,
+            on_end=end,
+        )
+        self._outputs.append(output)
+        return CancellableStream(output, self._patience.stage.token.child())
+
+    def asked(self) -> bool:
+        """The model asks whether anybody listens; True when it should stop.
+
+        Who asks gets time to act on the answer before it is interrupted.
+        """
+        return self._patience.asked()
+
+    def answering(self) -> None:
+        """The answer is complete, and about to be sent as a whole."""
+        if not self.token.cancelled:
+            self._books.answer()
+            self.source.phase = self._books.phase
+
+    async def complete(self) -> None:
+        """The answer was handed to the server, to its last piece.
+
+        No effect if it was cancelled before. An answer that ended before its stream did was no
+        whole one: it is cut short with reason ``error``.
+        """
+        if self.token.cancelled or self._open_book is None:
+            return
+        if not all(output.ended for output in self._outputs):
+            self.source.cancel(Reason.ERROR, "the answer ended before its output did")
+            return
+        self._seal()
+        await self._work.wait_idle(PROOF_LIMIT)  # a thread may still be on its last line
+        await self._leftovers.aclose()
+        if not self.source.finish():  # cancelled meanwhile
+            return
+        self._patience.end()
+        self.tally.handed_over = self.tally.made
+        self._books.finish(StopReport(Outcome.FINISHED, Proof.JOINED, tokens_made=self.tally.made))
+        self._end()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(exc_type, exc, traceback)
+        self._seal()
+
+    # -- the stages ----------------------------------------------------------------------------
+
+    @property
+    def _model(self) -> LoadedModel:
+        loaded = self._model_host.loaded
+        if loaded is None or not self.admitted:
+            raise UsageBug(f"request {self.id} was not admitted: call admit() first")
+        return loaded
+
+    async def _run(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        step = Step(current_loop(), CLOSE_GRACE, f"request {self.id}")
+        outer = token_var.set(self.token)
+        end = self._work.begin()
+        try:
+            result = await step.run_under(self._patience.stage.token, work)
+            # What came back in spite of the cancel may be half an answer.
+            self.token.raise_if_cancelled()
+            return result
+        except BaseException:
+            self._seal()
+            if self._work.pieces == 1:  # no thread uses them any more
+                await self._leftovers.aclose()  # noqa: ASYNC102, ASYNC120 - shielded, limited
+            raise
+        finally:
+            token_var.reset(outer)
+            end()
+
+    async def _stages(self, inputs: object, request: object) -> Result:
+        methods = self._model.methods
+        predict, postprocess = methods.predict, methods.postprocess
+        if predict is None:
+            raise UsageBug(f"{self._model.name} has no `predict`")
+        if methods.preprocess is not None:
+            self._enter(Event.PREPARE)
+            inputs = await self._call(methods.preprocess, inputs, request)
+            self._leftovers.keep(inputs)
+        await self._take_slot()
+        result = await self._answer_of(predict, inputs, request)
+        if postprocess is None:
+            return result
+        if not isinstance(result, Value):
+            raise UsageBug(
+                f"`predict` gave {'a stream' if isinstance(result, Stream) else 'a response'}, which "
+                "`postprocess` cannot take: do its work in `predict`, or remove it"
+            )
+        self._enter(Event.POSTPROCESS)
+        return self._sorted(await self._call(postprocess, result.value, request))
+
+    async def _one(self, method: Method, inputs: object, request: object) -> Result:
+        if self._model_host.options.slots_cover == "all":
+            await self._take_slot()
+        return await self._answer_of(method, inputs, request)
+
+    async def _answer_of(self, method: Method, inputs: object, request: object) -> Result:
+        self._enter(Event.START)
+        result = self._sorted(await self._call(method, inputs, request))
+        if isinstance(result, Value):
+            self._enter(Event.TOKEN)
+        if not isinstance(result, Answer):  # its body is yet to come, and runs in the slot
+            self._seal()
+        return result
+
+    async def _call(self, method: Method, inputs: object, request: object) -> object:
+        """Call one method as its kind wants it; await what it returns if that is what it wants."""
+        args, kwargs = method.bind(inputs, request)
+        self._patience.asks = method.asks
+        self._model_host.served.calls += 1
+        if method.on_loop:
+            result = method.call(*args, **kwargs)
+        else:
+            result = await call_in_thread(
+                method.call,
+                args,
+                kwargs,
+                token=self.token,
+                interrupt=self._model_host.options.interrupt_threads,
+                on_end=self._begin(),
+            )
+        if is_awaitable(result) and not is_stream(result):
+            result = await self._counted(result)
+        return result
+
+    async def _counted(self, work: Awaitable[object]) -> object:
+        end = self._begin()
+        try:
+            return await work
+        finally:
+            end()
+
+    def _sorted(self, result: object) -> Result:
+        if is_response(result):
+            return Answer(result)
+        if is_stream(result):
+            return Stream(self.stream(result))
+        self.tally.made = 1
+        return Value(result)
+
+    def _enter(self, event: Event) -> None:
+        if not self.token.cancelled:
+            self._books.stage(event)
+            self.source.phase = self._books.phase
+
+    # -- the slot ------------------------------------------------------------------------------
+
+    async def _take_slot(self) -> None:
+        self._enter(Event.ENQUEUE)
+        await self._model_host.slots.take(self.token, self._model_host.options.max_wait)
+        self._in_slot = True
+        self._lease = Work(self._work)
+        self._begin = self._lease.begin
+
+    def _seal(self) -> None:
+        """Nothing more begins in the slot: it is free as soon as what runs there has ended."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self._begin = self._work.begin
+            lease.when_idle(self._give_back)
+
+    def _give_back(self) -> None:
+        slots = self._model_host.slots
+        slots.quarantined -= self._quarantined
+        self._in_slot = self._quarantined = False
+        slots.give_back()
+
+    # -- its end -------------------------------------------------------------------------------
+
+    def _cancelled(self, cancellation: Cancellation) -> None:
+        self._made_before = self.tally.made
+        self._patience.cancel(cancellation)
+        self._books.cancel(cancellation)
+        hold(self._reap, name=f"reaping {self.id}", limit=REAP_LIMIT)
+
+    async def _reap(self) -> None:
+        """Wait until its work has ended, and close the books with that, or without."""
+        stopped = await self._work.wait_idle(PROOF_LIMIT + ASK_GRACE * self._patience.asks)
+        if stopped:
+            await self._leftovers.aclose()
+        else:
+            self._quarantine()
+        self._books.settle(self._report(stopped=stopped) if self.admitted else None)
+        self._end(keep=not stopped)
+        if not stopped:
+            self._work.when_idle(self._ended_late)
+
+    def _quarantine(self) -> None:
+        served, slots = self._model_host.served, self._model_host.slots
+        served.misbehaviours[Misbehaviour.IGNORED] += 1
+        self._quarantined = self._in_slot
+        slots.quarantined += self._in_slot
+        logger.error(
+            "request %s was cancelled and its work goes on (%s); %s",
+            self.id,
+            self._work,
+            "its slot is quarantined until that ends" if self._in_slot else "it holds no slot",
+        )
+
+    def _ended_late(self) -> None:
+        logger.warning("the work of request %s, which was given up, has ended", self.id)
+        self._books.settle(self._report(stopped=True))
+        self._amend()
+
+    def _report(self, *, stopped: bool) -> StopReport:
+        cancellation, told_at = self.token.cancellation, self._patience.told_at
+        assert cancellation is not None
+        now = current_loop().now()
+        return StopReport(
+            Outcome.CANCELLED if stopped else Outcome.RUNNING,
+            Proof.JOINED if stopped else None,
+            answered=stopped,
+            told_after=None if told_at is None else told_at - cancellation.at,
+            stopped_after=now - cancellation.at if stopped else None,
+            tokens_made=self.tally.made,
+            tokens_after_cancel=self.tally.made - self._made_before,
+            steps=() if stopped else ("report",),
+            misbehaviour=None if stopped else Misbehaviour.IGNORED,
+        )
+
+    def _fail(self, reason: Reason, detail: str) -> None:
+        if self._work.pieces:
+            self.source.cancel(reason, detail)  # it runs for nobody: end it, and wait for that
+            return
+        self.source.finish()
+        self._patience.end()
+        self._books.fail(reason, detail, StopReport(Outcome.FAILED, Proof.JOINED))
+        self._end()
+
+    def _end(self, *, keep: bool = False) -> None:
+        self._model_host.served.chunks += self.tally.made
+        self._close(self._host.ledger.close(self._books), keep=keep)
+
+
+def _nothing() -> None:
+    """For a stream whose thread says itself when it has ended."""

@@ -1,0 +1,152 @@
+"""What a model yields, counted as it goes by: chunks made, handed over, and dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Self
+
+from streamkit._core import CancelSource, CancelToken, Event, Phase
+from streamkit.engines import Usage
+from streamkit.errors import StreamCancelled
+from streamkit.runner._book import Book
+
+from ._gap import Gap
+
+logger = logging.getLogger("streamkit.runner")
+
+_SENDING: Final = Phase.SENDING
+
+
+class Tally:
+    """How much a model made for one request: one value, or the chunks of its stream.
+
+    Attributes:
+        made: Chunks that came out of the model.
+        handed_over: Of those, given to whoever sends them.
+        limit: None: a model says of no request how much it may make.
+    """
+
+    __slots__ = ("handed_over", "limit", "made")
+
+    def __init__(self) -> None:
+        self.made: int = 0
+        self.handed_over: int = 0
+        self.limit: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """As an engine would say it."""
+        return Usage(handed_over=self.handed_over, discarded=self.made - self.handed_over)
+
+
+class Output:
+    """The chunks of one stream, and the book-keeping of handing them over.
+
+    An iterator and no generator function: one frame less for each chunk. What is made while the
+    request is cancelled already, and its model is given time to see that, is dropped.
+
+    Args:
+        items: What the model yields.
+        token: The request's own.
+        source: The request's, for the phase that a cancel is recorded with.
+        book: The request's.
+        tally: Counts.
+        gap: Watches the silence between two chunks.
+        on_end: Called when nothing of it runs any more, once or more often.
+    """
+
+    __slots__ = (
+        "_book",
+        "_gap",
+        "_handing_over",
+        "_items",
+        "_next",
+        "_on_end",
+        "_phase",
+        "_source",
+        "_tally",
+        "_token",
+        "ended",
+    )
+
+    def __init__(  # noqa: PLR0913 - what one chunk concerns
+        self,
+        items: AsyncIterator[Any],
+        *,
+        source: CancelSource,
+        book: Book,
+        tally: Tally,
+        gap: Gap,
+        on_end: Callable[[], object],
+    ) -> None:
+        self._items = items
+        self._next = items.__anext__
+        self._source = source
+        self._token: CancelToken = source.token
+        self._book = book
+        self._tally = tally
+        self._gap = gap
+        self._on_end = on_end
+        self._handing_over = False
+        self._phase = source.phase
+        self.ended: bool = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._handing_over:
+            self._handing_over = False
+            if not self._token.cancelled:
+                self._source.phase = self._phase
+                self._book.taken()
+        try:
+            item = await self._make()
+            while self._token.cancelled:
+                item = await self._make()
+        except Exception as error:
+            self._end()
+            if self._token.cancelled and not isinstance(
+                error, StopAsyncIteration | StreamCancelled
+            ):
+                logger.warning("the model failed after it was told to stop", exc_info=error)
+            self._token.raise_if_cancelled()
+            raise
+        return self._hand_over(item)
+
+    async def aclose(self) -> None:
+        """Close what is iterated."""
+        self._gap.close()
+        try:
+            if (aclose := getattr(self._items, "aclose", None)) is not None:
+                await aclose()
+        finally:
+            self._end()
+
+    async def _make(self) -> Any:
+        self._gap.begin()
+        try:
+            item = await self._next()
+        finally:
+            self._gap.end()
+        self._tally.made += 1
+        return item
+
+    def _hand_over(self, item: Any) -> Any:
+        if not self._tally.handed_over:
+            self._book.stage(Event.TOKEN)
+            self._phase = self._book.phase
+        self._tally.handed_over += 1
+        self._handing_over = True
+        self._source.phase = _SENDING
+        self._book.offer(1)
+        return item
+
+    def _end(self) -> None:
+        self.ended = True
+        self._gap.close()
+        self._on_end()
+
+    def __repr__(self) -> str:
+        return f"<Output of {self._items!r}, {self._tally.handed_over} handed over>"
