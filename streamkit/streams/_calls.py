@@ -39,8 +39,8 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     until the function asks the token, is interrupted (``interrupt``, CPython only) or ends. Its
     caller does not wait for that, but a shutdown does, ``close_grace`` seconds at most. What keeps
     the cancel waiting longer than ``report_after`` seconds is reported with the line it hangs at.
-    ``on_end()`` is called once, in the loop, when the function has ended, also long after its caller
-    has left, or when it was never begun.
+    ``on_end()`` is called once, in the loop, when the function has ended, also long after its
+    caller has left, or when it was never begun.
 
     Raises:
         StreamCancelled: The token was cancelled before the result was there.

@@ -45,6 +45,7 @@ from ._result import (
 from ._rules import Method
 from ._served import ServedModel
 from ._slots import Slots
+from ._tenure import Tenure
 from ._work import Work
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ModelHost(Host, Protocol):
     """What a call needs of the runner that it belongs to."""
 
     gaps: GapLimits
-    served: ServedModel
+    books: ServedModel
 
     @property
     def options(self) -> Options:
@@ -109,15 +110,12 @@ class ModelCall(Case):
     """
 
     __slots__ = (
-        "_begin",
-        "_in_slot",
-        "_lease",
         "_leftovers",
         "_made_before",
         "_model_host",
         "_outputs",
         "_patience",
-        "_quarantined",
+        "_tenure",
         "_work",
         "tally",
     )
@@ -128,10 +126,7 @@ class ModelCall(Case):
         self._model_host = host
         self.tally: Tally = Tally()
         self._work = Work()
-        self._begin = self._work.begin  # where the pieces that begin now are counted
-        self._lease: Work | None = None  # the work in the slot, while there is one
-        self._in_slot = False
-        self._quarantined = False  # the slot is, because its work does not end
+        self._tenure: Tenure | None = None
         self._made_before = 0  # chunks, when the cancel came
         self._patience = Patience()
         self._outputs: list[Output] = []
@@ -163,7 +158,11 @@ class ModelCall(Case):
         return await self._run(partial(self._stages, inputs, request))
 
     async def method(self, name: str, inputs: object, request: object) -> Result:
-        """Run one other method; in a slot only where the options say so. Raises as :meth:`predict`."""
+        """Run one other method; in a slot only where the options say so.
+
+        Raises:
+            Exception: As :meth:`predict`.
+        """
         return await self._run(
             partial(self._one, self._model.methods.by_name[name], inputs, request)
         )
@@ -222,7 +221,9 @@ class ModelCall(Case):
             return
         self._patience.end()
         self.tally.handed_over = self.tally.made
-        self._books.finish(StopReport(Outcome.FINISHED, Proof.JOINED, tokens_made=self.tally.made))
+        self._books.finish(
+            StopReport(outcome=Outcome.FINISHED, proof=Proof.JOINED, tokens_made=self.tally.made)
+        )
         self._end()
 
     def __exit__(
@@ -275,9 +276,10 @@ class ModelCall(Case):
         if postprocess is None:
             return result
         if not isinstance(result, Value):
+            what = "a stream" if isinstance(result, Stream) else "a response"
             raise UsageBug(
-                f"`predict` gave {'a stream' if isinstance(result, Stream) else 'a response'}, which "
-                "`postprocess` cannot take: do its work in `predict`, or remove it"
+                f"`predict` gave {what}, which `postprocess` cannot take: "
+                "do its work in `predict`, or remove it"
             )
         self._enter(Event.POSTPROCESS)
         return self._sorted(await self._call(postprocess, result.value, request))
@@ -300,7 +302,7 @@ class ModelCall(Case):
         """Call one method as its kind wants it; await what it returns if that is what it wants."""
         args, kwargs = method.bind(inputs, request)
         self._patience.asks = method.asks
-        self._model_host.served.calls += 1
+        self._model_host.books.calls += 1
         if method.on_loop:
             result = method.call(*args, **kwargs)
         else:
@@ -340,23 +342,19 @@ class ModelCall(Case):
 
     async def _take_slot(self) -> None:
         self._enter(Event.ENQUEUE)
-        await self._model_host.slots.take(self.token, self._model_host.options.max_wait)
-        self._in_slot = True
-        self._lease = Work(self._work)
-        self._begin = self._lease.begin
+        slots = self._model_host.slots
+        await slots.take(self.token, self._model_host.options.max_wait)
+        self._tenure = Tenure(slots, self._work)
 
     def _seal(self) -> None:
-        """Nothing more begins in the slot: it is free as soon as what runs there has ended."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            self._begin = self._work.begin
-            lease.when_idle(self._give_back)
+        """Nothing more begins in the slot."""
+        if self._tenure is not None:
+            self._tenure.seal()
 
-    def _give_back(self) -> None:
-        slots = self._model_host.slots
-        slots.quarantined -= self._quarantined
-        self._in_slot = self._quarantined = False
-        slots.give_back()
+    def _begin(self) -> Callable[[], None]:
+        """A piece of work begins, in the slot if there is one."""
+        tenure = self._tenure
+        return (tenure.work if tenure is not None and tenure.open else self._work).begin()
 
     # -- its end -------------------------------------------------------------------------------
 
@@ -379,15 +377,16 @@ class ModelCall(Case):
             self._work.when_idle(self._ended_late)
 
     def _quarantine(self) -> None:
-        served, slots = self._model_host.served, self._model_host.slots
-        served.misbehaviours[Misbehaviour.IGNORED] += 1
-        self._quarantined = self._in_slot
-        slots.quarantined += self._in_slot
+        tenure = self._tenure
+        in_slot = tenure is not None and not tenure.over
+        if tenure is not None and in_slot:
+            tenure.quarantine()
+        self._model_host.books.misbehaviours[Misbehaviour.IGNORED] += 1
         logger.error(
             "request %s was cancelled and its work goes on (%s); %s",
             self.id,
             self._work,
-            "its slot is quarantined until that ends" if self._in_slot else "it holds no slot",
+            "its slot is quarantined until that ends" if in_slot else "it holds no slot",
         )
 
     def _ended_late(self) -> None:
@@ -400,8 +399,8 @@ class ModelCall(Case):
         assert cancellation is not None
         now = current_loop().now()
         return StopReport(
-            Outcome.CANCELLED if stopped else Outcome.RUNNING,
-            Proof.JOINED if stopped else None,
+            outcome=Outcome.CANCELLED if stopped else Outcome.RUNNING,
+            proof=Proof.JOINED if stopped else None,
             answered=stopped,
             told_after=None if told_at is None else told_at - cancellation.at,
             stopped_after=now - cancellation.at if stopped else None,
@@ -417,11 +416,11 @@ class ModelCall(Case):
             return
         self.source.finish()
         self._patience.end()
-        self._books.fail(reason, detail, StopReport(Outcome.FAILED, Proof.JOINED))
+        self._books.fail(reason, detail, StopReport(outcome=Outcome.FAILED, proof=Proof.JOINED))
         self._end()
 
     def _end(self, *, keep: bool = False) -> None:
-        self._model_host.served.chunks += self.tally.made
+        self._model_host.books.chunks += self.tally.made
         self._close(self._host.ledger.close(self._books), keep=keep)
 
 

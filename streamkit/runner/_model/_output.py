@@ -70,7 +70,7 @@ class Output:
         "ended",
     )
 
-    def __init__(  # noqa: PLR0913 - what one chunk concerns
+    def __init__(
         self,
         items: AsyncIterator[Any],
         *,

@@ -65,18 +65,18 @@ class ModelRunner(Runner):
         options: How it is run.
 
     Attributes:
-        options: Those.
+        books: What it says of itself.
+        options: How it is run.
         gaps: How long its streams may be silent.
     """
 
-    __slots__ = ("_loaded", "gaps", "options")
-
-    served: ServedModel
+    __slots__ = ("_loaded", "books", "gaps", "options")
 
     def __init__(self, name: str, options: ModelOptions | None = None) -> None:
         self.options: ModelOptions = options or ModelOptions()
+        self.books: ServedModel = ServedModel(name)
         super().__init__(
-            ServedModel(name),
+            self.books,
             max_queued=self.options.max_queued,
             request_timeout=self.options.request_timeout,
             remembered=self.options.remembered,
@@ -96,14 +96,14 @@ class ModelRunner(Runner):
         options, config = self.options, loaded.config
         between = options.read_timeout or config.streaming_read_timeout or READ_TIMEOUT
         self.gaps = GapLimits(first=options.first_chunk_timeout or between, between=between)
-        self.served.slots = Slots(options.predict_concurrency or config.predict_concurrency)
+        self.books.slots = Slots(options.predict_concurrency or config.predict_concurrency)
         self._loaded = loaded
         if not self.draining:
             self.admission.open()
 
     def fail(self, error: BaseException) -> None:
         """The model did not load: no request will ever be admitted."""
-        self.served.failure = error
+        self.books.failure = error
         self.admission.close("the model failed to load")
 
     def accept(
@@ -123,4 +123,4 @@ class ModelRunner(Runner):
     @property
     def slots(self) -> Slots:
         """Those of ``predict``; only once it is loaded."""
-        return cast("Slots", self.served.slots)
+        return cast("Slots", self.books.slots)
