@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from streamkit._core import (
     Cancellation,
@@ -19,7 +19,7 @@ from streamkit._core import (
 )
 from streamkit.engines import Misbehaviour, Outcome, Proof, StopReport
 from streamkit.errors import UsageBug
-from streamkit.runner._case import Case, Host, OnClosed
+from streamkit.runner._case import Case, OnClosed
 from streamkit.streams import (
     CLOSE_GRACE,
     CancellableStream,
@@ -28,7 +28,8 @@ from streamkit.streams import (
     call_in_thread,
 )
 
-from ._gap import Gap, GapLimits
+from ._gap import Gap
+from ._host import ModelHost
 from ._leftovers import Leftovers
 from ._output import Output, Tally
 from ._patience import ASK_GRACE, Patience
@@ -43,8 +44,6 @@ from ._result import (
     is_stream,
 )
 from ._rules import Method
-from ._served import ServedModel
-from ._slots import Slots
 from ._tenure import Tenure
 from ._work import Work
 
@@ -55,47 +54,6 @@ logger = logging.getLogger("streamkit.runner")
 
 PROOF_LIMIT: Final = CLOSE_GRACE  # seconds; what the model's own cleanup may take
 REAP_LIMIT: Final = PROOF_LIMIT + ASK_GRACE + 2 * CLOSE_GRACE  # the net under its own limits
-
-
-class Options(Protocol):
-    """What a call needs of the options (:class:`ModelOptions`)."""
-
-    @property
-    def max_wait(self) -> float | None:
-        """Seconds that a request may wait for a slot."""
-        ...
-
-    @property
-    def slots_cover(self) -> str:
-        """What takes a slot."""
-        ...
-
-    @property
-    def interrupt_threads(self) -> bool:
-        """Whether a cancel raises in running sync code."""
-        ...
-
-
-class ModelHost(Host, Protocol):
-    """What a call needs of the runner that it belongs to."""
-
-    gaps: GapLimits
-    books: ServedModel
-
-    @property
-    def options(self) -> Options:
-        """How the model is run."""
-        ...
-
-    @property
-    def loaded(self) -> LoadedModel | None:
-        """The model, once it is loaded."""
-        ...
-
-    @property
-    def slots(self) -> Slots:
-        """Those of ``predict``."""
-        ...
 
 
 class ModelCall(Case):

@@ -1,4 +1,4 @@
-"""One request's time in a slot: it ends when nothing more begins there and all that did has ended."""
+"""One request's time in a slot: it ends when all that was begun there has ended."""
 
 from __future__ import annotations
 
