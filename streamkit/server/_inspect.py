@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from streamkit._core import Phase
 from streamkit.asgi import problem
-from streamkit.runner import Account, EngineRunner
+from streamkit.runner import Account, Runner
 
 from ._metrics import CONTENT_TYPE, Metrics
 
@@ -23,7 +23,7 @@ class Inspect:
 
     __slots__ = ("_metrics", "_runner")
 
-    def __init__(self, runner: EngineRunner, metrics: Metrics) -> None:
+    def __init__(self, runner: Runner, metrics: Metrics) -> None:
         self._runner = runner
         self._metrics = metrics
 
@@ -65,7 +65,7 @@ class Inspect:
 
     async def engine(self, _: Request) -> Response:
         """The engine's own books; null for what it cannot tell."""
-        engine = self._runner.engine
+        engine = self._runner.served
         books = engine.statistics()
         numbers = ("slots", "running", "queued", "steps", "tokens", "quarantined", "misbehaviours")
         return JSONResponse(

@@ -14,8 +14,7 @@ from prometheus_client.registry import Collector
 
 from streamkit import __version__
 from streamkit._core import Phase
-from streamkit.engines import Engine
-from streamkit.runner import Account, EngineRunner, Totals
+from streamkit.runner import Account, Runner, Served, Totals
 
 from ._visit import Visit
 
@@ -33,13 +32,13 @@ class Sources:
     __slots__ = ("blocked_for", "engine", "runner", "statistics", "totals", "visits")
 
     def __init__(
-        self, runner: EngineRunner, blocked_for: float, visits: Mapping[tuple[str, int], int]
+        self, runner: Runner, blocked_for: float, visits: Mapping[tuple[str, int], int]
     ) -> None:
         self.visits = visits
         self.runner = runner
-        self.engine: Engine = runner.engine
+        self.engine: Served = runner.served
         self.totals: Totals = runner.statistics()
-        self.statistics = runner.engine.statistics()
+        self.statistics = runner.served.statistics()
         self.blocked_for = blocked_for
 
 
@@ -199,7 +198,7 @@ class Metrics:
 
     __slots__ = ("_timings", "_visits", "registry")
 
-    def __init__(self, runner: EngineRunner, blocked_for: Callable[[], float]) -> None:
+    def __init__(self, runner: Runner, blocked_for: Callable[[], float]) -> None:
         self.registry: CollectorRegistry = CollectorRegistry(auto_describe=False)
         self._visits: Counter[tuple[str, int]] = Counter()
         self.registry.register(_Books(runner, blocked_for, self._visits))
@@ -242,7 +241,7 @@ class _Books(Collector):
 
     def __init__(
         self,
-        runner: EngineRunner,
+        runner: Runner,
         blocked_for: Callable[[], float],
         visits: Mapping[tuple[str, int], int],
     ) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from .settings import Settings
 logger = logging.getLogger("streamkit.server")
 
 CLOSE_LIMIT: Final = 5  # seconds for connections to close once all requests have been answered
+LAST_LIMIT: Final = 5.0  # seconds for tasks and threads of the user's that nothing has ended yet
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,20 +39,32 @@ class Server(uvicorn.Server):
     The first SIGTERM or SIGINT drains: new requests are refused, running ones get their grace, the
     rest is cancelled and proved stopped. The second one ends the grace. The third one ends the
     process as it is, with exit status 1.
+
+    Attributes:
+        status: The exit status.
     """
 
     def __init__(self, app: Application, settings: Settings) -> None:
         super().__init__(_config(app, settings))
+        self.status: int = 0
+        self._service = app.service
         self._runner = app.runner
         self._grace = settings.drain_grace
         self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen; what is served may still be loading, and health says so."""
         await super().startup(sockets)
-        for sock in sockets or ():
-            sys.stdout.write(f"streamkit: ready on {url_of(sock)}\n")
-            sys.stdout.flush()
+        urls = [url_of(sock) for sock in sockets or ()]
+        hold(lambda: self._announce(urls), name="announcing", limit=math.inf)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what is open, and see to it that the process ends."""
+        await super().shutdown(sockets)
+        # asyncio.run() waits for tasks that swallow their cancel, and Python for threads.
+        last = threading.Timer(LAST_LIMIT, self._end_by_force)
+        last.daemon = True
+        last.start()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -78,6 +92,23 @@ class Server(uvicorn.Server):
             logging.shutdown()
             os._exit(1)  # whatever it is that does not end, it shall not end this either
 
+    async def _announce(self, urls: list[str]) -> None:
+        """Say that it can answer, as soon as it can."""
+        try:
+            await self._service.wait_ready()
+        except Exception as error:  # noqa: BLE001 - whatever it was, there is nothing to serve
+            logger.error("%s", error)  # noqa: TRY400 - the loader has logged the user's traceback
+            self.status = 1
+            self.should_exit = True
+            return
+        for url in urls:
+            _say(f"streamkit: ready on {url}")
+
+    def _end_by_force(self) -> None:
+        logger.error("the server is down, but something of the model's does not end: giving it up")
+        logging.shutdown()
+        os._exit(self.status)
+
     async def _drain(self) -> None:
         await self._runner.drain(self._grace)
         self.should_exit = True
@@ -87,12 +118,21 @@ def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     """Serve until a signal ends it; return the exit status."""
     server = Server(app, settings)
     set_up_logging(settings)
+    sys.stdout = sys.stderr  # what a model prints; standard output has the ready line alone
     disable_created_metrics()  # a series beside each histogram that nobody asked for
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's word for a lifespan that failed to start; it has logged why
         return 1
-    return 0
+    return server.status
+
+
+def _say(line: str) -> None:
+    """On standard output, whatever the model made of `sys.stdout`."""
+    stdout = sys.__stdout__
+    if stdout is not None:
+        stdout.write(line + "\n")
+        stdout.flush()
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -134,7 +174,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         app,
         http=protocol_class(settings.http, settings.read_timeout),
         loop=settings.loop,
-        ws="none",
+        ws="websockets-sansio",
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from streamkit.engines import engine_names, engine_options
+from streamkit.errors import ModelLoadFailed, TargetNotFound
 
 from .settings import ENV_PREFIX, OFF, Settings, SettingsError, flag_of, load
 
 _DESCRIPTION: Final = """\
-Serves an engine over HTTP. When a client leaves, in whatever phase its request is, the engine is
-told at once, and asked for proof that it stopped.
+Serves a model class, or an engine, over HTTP. When a client leaves, in whatever phase its request
+is, the work is told at once, and asked for proof that it stopped.
+
+TARGET is a model class as Truss has it: package.module:Class, a .py file with a class Model, or a
+folder with config.yaml and model/model.py. Without it an engine is served.
 
 Each setting is a flag, a variable or a key of the file: --max-queued 10, STREAMKIT_MAX_QUEUED=10,
 max_queued = 10. Flags win over variables, variables over the file, the file over the defaults.
@@ -24,7 +28,8 @@ _EPILOG: Final = """\
 The first line on standard output, once it can answer: streamkit: ready on http://HOST:PORT
 SIGTERM and SIGINT drain; a second one ends the grace, a third one the process.
 
-exit status: 0 after a drain, 1 it could not start or was ended by force, 2 wrong usage
+exit status: 0 after a drain, 1 it could not start, the model did not load, or it was ended by
+force, 2 wrong usage
 """
 
 
@@ -32,25 +37,23 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``streamkit serve``; return its exit status."""
     parser = make_parser()
     given = vars(parser.parse_args(arguments))
-    if (target := given.pop("target")) is not None:
-        parser.error(
-            f"this version serves engines alone, and no model class: leave {target!r} out, and "
-            "choose with --engine"
-        )
+    target: str | None = given.pop("target")
+    if target is not None and (given["engine"] or given["engine_options"]):
+        parser.error(f"either a model or an engine is served: leave out --engine, or {target!r}")
     file = given.pop("config") or os.environ.get(ENV_PREFIX + "CONFIG")
     flags = {name: value for name, value in given.items() if value is not None}
     try:
         settings = load(flags, os.environ, Path(file) if file else None)
     except SettingsError as error:
         return _fail(str(error), 2)
-    return _start(settings)
+    return _start(settings, target)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser: one flag for each field of the settings."""
     parser = argparse.ArgumentParser(
         prog="streamkit serve",
-        usage="streamkit serve [--engine NAME] [--host HOST] [--port PORT] [OPTION …]",
+        usage="streamkit serve [TARGET | --engine NAME] [--host HOST] [--port PORT] [OPTION …]",
         description=_DESCRIPTION,
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -122,17 +125,19 @@ class _KeyValue(argparse.Action):
         setattr(namespace, self.dest, {**options, key: value})
 
 
-def _start(settings: Settings) -> int:
+def _start(settings: Settings, target: str | None) -> int:
     # Only now: a wrong flag is answered without waiting for a web framework.
     from ._process import run  # noqa: PLC0415
     from ._protocols import NotInstalled  # noqa: PLC0415
     from ._sockets import CannotListen, listen  # noqa: PLC0415
-    from .app import Application, build_engine  # noqa: PLC0415
+    from .app import Application, build_service  # noqa: PLC0415
 
     try:
-        app = Application(build_engine(settings), settings, hears_signals=False)
-    except ValueError as error:  # no such engine, or no such option of it
+        app = Application(build_service(settings, target), settings, hears_signals=False)
+    except (ValueError, TargetNotFound) as error:  # no such engine, option or model
         return _fail(str(error), 2)
+    except ModelLoadFailed as error:
+        return _fail(str(error), 1)
     try:
         with listen(settings) as sock:
             return run(app, settings, sock)

@@ -1,52 +1,49 @@
-"""The ASGI app of a served engine, from the outermost layer to the routes."""
+"""The ASGI app of a served engine or model, from the outermost layer to the routes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamkit.asgi import CancellationMiddleware
 from streamkit.engines import Engine, build
-from streamkit.runner import EngineRunner
+from streamkit.runner import Runner
 
-from ._generate import Generate
 from ._inspect import Inspect
 from ._metrics import Metrics
 from ._problems import Problems
+from ._services import EngineService, Service
 from ._visit import FORMS, VISIT_KEY, Front, Visit, log_visit
 from .settings import Settings
 
-__all__ = ["Application", "build_engine", "create_app"]
+__all__ = ["Application", "build_service", "create_app"]
 
 
 class Application:
-    """Serves one engine; any ASGI server will do.
+    """Serves one engine, or one model class; any ASGI server will do.
 
     The end of its lifespan cancels what still runs, has it proved stopped, and closes the engine.
 
     Args:
-        engine: What is served.
+        service: What is served.
         settings: How; what concerns sockets and the process is ignored here.
         hears_signals: Whether SIGTERM and SIGINT start the ``drain_grace``, beside what the server
             does on them. A process that drains by itself (``runner.drain()``) says no.
 
     Attributes:
+        service: What is served.
         runner: The requests and their books.
         metrics: What ``GET /metrics`` shows.
     """
 
-    __slots__ = ("_app", "_log", "_paths", "_routes", "metrics", "runner")
+    __slots__ = ("_app", "_log", "_paths", "_routes", "metrics", "runner", "service")
 
-    def __init__(self, engine: Engine, settings: Settings, *, hears_signals: bool = True) -> None:
-        self.runner: EngineRunner = EngineRunner(
-            engine,
-            max_queued=settings.max_queued,
-            request_timeout=settings.request_timeout,
-            remembered=settings.remembered,
-        )
+    def __init__(self, service: Service, settings: Settings, *, hears_signals: bool = True) -> None:
+        self.service: Service = service
+        self.runner: Runner = service.runner
         owner = CancellationMiddleware(
             Problems(self._route),
             write_stall=settings.write_stall,
@@ -54,12 +51,12 @@ class Application:
         )
         self.metrics: Metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
         self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
-        generate = Generate(self.runner, settings)
-        routes = [
-            Route("/generate", generate, methods=["POST"]),
-            *Inspect(self.runner, self.metrics).routes(),
-        ]
-        self._paths: dict[object, str] = {route.endpoint: route.path for route in routes}
+        routes: list[BaseRoute] = [*service.routes(), *Inspect(self.runner, self.metrics).routes()]
+        self._paths: dict[object, str] = {
+            route.endpoint: route.path
+            for route in routes
+            if isinstance(route, Route | WebSocketRoute)
+        }
         self._routes = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._app: ASGIApp = Front(owner, self.runner.in_flight, self._visited)
 
@@ -83,10 +80,11 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:
+        await self.service.start()
         try:
             yield
         finally:
-            await self.runner.aclose()  # noqa: ASYNC102 - it shields and limits itself
+            await self.service.aclose()  # noqa: ASYNC102 - it shields and limits itself
 
     def _visited(self, visit: Visit) -> None:
         self.metrics.visited(visit)
@@ -97,24 +95,33 @@ class Application:
         return f"<Application {self.runner!r}>"
 
 
-def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> Application:
+def create_app(
+    settings: Settings | None = None, *, engine: Engine | None = None, target: str | None = None
+) -> Application:
     """Return the app that ``streamkit serve`` runs, for a server of your own.
 
     Args:
         settings: How it behaves; None for the defaults.
         engine: What is served; None builds the one that the settings name.
+        target: A model class in the engine's place: ``package.module:Class``, a ``.py`` file, or a
+            folder in Truss's layout. It is loaded when the app starts.
 
     Raises:
         ValueError: There is no such engine, or it has no such option.
+        TargetNotFound: There is no such model.
+        ModelLoadFailed: Its ``config.yaml`` cannot be used.
     """
     settings = settings or Settings()
-    return Application(engine or build_engine(settings), settings)
+    return Application(build_service(settings, target, engine), settings)
 
 
-def build_engine(settings: Settings) -> Engine:
-    """Return the engine that the settings name.
+def build_service(
+    settings: Settings, target: str | None = None, engine: Engine | None = None
+) -> Service:
+    """Return what is served; raises as :func:`create_app` does."""
+    if target is None:
+        return EngineService(engine or build(settings.engine, settings.engine_options), settings)
+    # Only now: an engine needs no loader.
+    from ._model import ModelService  # noqa: PLC0415
 
-    Raises:
-        ValueError: There is no such engine, or it has no such option.
-    """
-    return build(settings.engine, settings.engine_options)
+    return ModelService(target, settings)

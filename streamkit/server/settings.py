@@ -88,7 +88,31 @@ class Settings(BaseModel):
         default=256,
         ge=0,
         le=1_000_000,
-        description="Requests that may wait beyond the engine's slots.",
+        description="Requests that may wait beyond the slots of the engine or the model.",
+    )
+    max_wait: OptionalSeconds = Field(
+        default=None,
+        description="Seconds that a request may wait for a slot of a model; or off.",
+    )
+    predict_concurrency: OptionalCount = Field(
+        default=None,
+        description="Requests in a model's predict at once; off takes its config.yaml's, or 1.",
+    )
+    slots_cover: Literal["predict", "all"] = Field(
+        default="predict", description="What takes a slot: predict, or the /v1 methods as well."
+    )
+    stream_read_timeout: OptionalSeconds = Field(
+        default=None,
+        description="Seconds from one chunk of a model to the next, after which its request is "
+        "cancelled; off takes its config.yaml's, or 60.",
+    )
+    first_chunk_timeout: OptionalSeconds = Field(
+        default=None,
+        description="The same for its first chunk; off takes stream_read_timeout.",
+    )
+    interrupt_threads: Literal["off", "on"] = Field(
+        default="off",
+        description="Whether a cancel raises in a model's running sync code (CPython).",
     )
     max_tokens_limit: Count = Field(
         default=1_000_000, description="The largest max_tokens that a request may ask for."

@@ -1,0 +1,72 @@
+"""What an application serves: its runner, its routes, its start and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from starlette.routing import BaseRoute, Route
+
+from streamkit.engines import Engine
+from streamkit.runner import EngineRunner, Runner
+
+from ._generate import Generate
+from .settings import Settings
+
+
+class Service(Protocol):
+    """An engine, or a model class."""
+
+    @property
+    def runner(self) -> Runner:
+        """Its requests and their books."""
+        ...
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """The routes that run it; each path has its own endpoint, by which metrics know it."""
+        ...
+
+    async def start(self) -> None:
+        """The server is about to answer. What takes long goes on in the background."""
+
+    async def wait_ready(self) -> None:
+        """Return when it can do its work.
+
+        Raises:
+            Exception: It never will; the message says why.
+        """
+
+    async def aclose(self) -> None:
+        """Cut short what still runs, and let go of everything. Idempotent."""
+
+
+class EngineService:
+    """One engine behind ``POST /generate``."""
+
+    __slots__ = ("_settings", "runner")
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._settings = settings
+        self.runner: EngineRunner = EngineRunner(
+            engine,
+            max_queued=settings.max_queued,
+            request_timeout=settings.request_timeout,
+            remembered=settings.remembered,
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        """The one."""
+        return [Route("/generate", Generate(self.runner, self._settings), methods=["POST"])]
+
+    async def start(self) -> None:
+        """An engine runs already."""
+
+    async def wait_ready(self) -> None:
+        """It is."""
+
+    async def aclose(self) -> None:
+        """Cut short what still runs, and close the engine."""
+        await self.runner.aclose()
+
+    def __repr__(self) -> str:
+        return f"<EngineService {self.runner!r}>"
