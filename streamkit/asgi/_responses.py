@@ -91,6 +91,15 @@ class ByteStream(Response):
         self.background = background
         self.init_headers(headers)
 
+    @property
+    def body_iterator(self) -> Stream:
+        """What is sent; may be replaced until then (the name is that of Starlette's responses)."""
+        return self._stream
+
+    @body_iterator.setter
+    def body_iterator(self, source: Source) -> None:
+        self._stream = _as_stream(source)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI.
 
@@ -227,14 +236,20 @@ class EventStream(ByteStream):
     async def _beat(self, send: Send) -> None:
         await super()._send(send, HEARTBEAT)
 
+    def _farewell(self, error: Exception) -> bytes | None:
+        """The last bytes of a stream that broke; None where there is no way to say it."""
+        last = ServerEvent(event="error", data=error_event(error))
+        return self._encoder.flush() + encode_event(last)
+
     async def _say_goodbye(self, error: Exception, send: Send) -> None:
+        if (last := self._farewell(error)) is None:
+            raise error
         if isinstance(error, StreamCancelled):
             logger.debug("a stream was cut short: %s", error)
         else:
             logger.error("a stream broke off", exc_info=error)
-        last = encode_event(ServerEvent(event="error", data=error_event(error)))
         with anyio.move_on_after(GOODBYE_LIMIT) as scope:
-            await self._send(send, self._encoder.flush() + last, more=False)
+            await self._send(send, last, more=False)
         if scope.cancelled_caught:
             raise error
 

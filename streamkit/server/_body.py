@@ -1,4 +1,4 @@
-"""A request's body: read up to a limit, within a time, and understood as one JSON model."""
+"""A request's body: read up to a limit, within a time, and where wanted understood as JSON."""
 
 from __future__ import annotations
 
@@ -30,30 +30,24 @@ async def read_model(request: Request, model: type[M], settings: Settings) -> M:
         Stops reading.
     """
     _check_type(request)
-    body = await _read(request, settings.max_body_bytes, settings.read_timeout)
+    body = await read_body(request, settings)
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise HTTPException(400, _explain(error)) from None
 
 
-def _check_type(request: Request) -> None:
-    """Nothing declared is taken for JSON; so is what browsers and tools call it."""
-    encoding = request.headers.get("content-encoding") or "identity"
-    if encoding.lower() != "identity":
-        raise HTTPException(415, f"content-encoding {encoding!r} is not understood, send identity")
-    declared = request.headers.get("content-type")
-    if declared is None:
-        return
-    kind, *parameters = (part.strip().lower() for part in declared.split(";"))
-    charsets = [p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset")]
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise HTTPException(415, f"content-type must be application/json, got {declared!r}")
-    if any(charset not in {"utf-8", "utf8", "us-ascii"} for charset in charsets):
-        raise HTTPException(415, f"JSON is sent as UTF-8, got {declared!r}")
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """Return the body as it came.
 
+    Raises:
+        HTTPException: 408 it did not come in time, 413 it is too long.
+        ClientDisconnect: The client left while it was being read.
 
-async def _read(request: Request, limit: int, seconds: float) -> bytes:
+    Cancellation:
+        Stops reading.
+    """
+    limit, seconds = settings.max_body_bytes, settings.read_timeout
     too_long = HTTPException(413, f"the body is longer than {limit} bytes", _CLOSE)
     declared = request.headers.get("content-length", "").lstrip("0")
     # Its digits first: Python refuses to read a number of thousands of them.
@@ -72,6 +66,22 @@ async def _read(request: Request, limit: int, seconds: float) -> bytes:
             408, f"the body did not arrive within {seconds:g} s; {size} bytes of it did", _CLOSE
         )
     return b"".join(pieces)
+
+
+def _check_type(request: Request) -> None:
+    """Nothing declared is taken for JSON; so is what browsers and tools call it."""
+    encoding = request.headers.get("content-encoding") or "identity"
+    if encoding.lower() != "identity":
+        raise HTTPException(415, f"content-encoding {encoding!r} is not understood, send identity")
+    declared = request.headers.get("content-type")
+    if declared is None:
+        return
+    kind, *parameters = (part.strip().lower() for part in declared.split(";"))
+    charsets = [p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset")]
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise HTTPException(415, f"content-type must be application/json, got {declared!r}")
+    if any(charset not in {"utf-8", "utf8", "us-ascii"} for charset in charsets):
+        raise HTTPException(415, f"JSON is sent as UTF-8, got {declared!r}")
 
 
 def _explain(error: ValidationError) -> str:

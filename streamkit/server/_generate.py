@@ -16,6 +16,7 @@ from streamkit.asgi import ByteStream, EventStream
 from streamkit.engines import GenerationRequest
 from streamkit.runner import Call, EngineRunner, Output
 
+from ._accept import accepts_events
 from ._body import read_model
 from ._visit import VISIT_KEY, Visit
 from .settings import Settings
@@ -70,7 +71,7 @@ class Generate:
         assert output is not None
         if not params.stream:
             return JSONResponse(_whole(call.id, await call.read(), output))
-        if not _accepts_events(request):
+        if not accepts_events(request):
             return ByteStream(call.stream(), media_type="text/plain; charset=utf-8")
         return EventStream(
             call.stream(),
@@ -121,11 +122,3 @@ def _whole(call_id: str, texts: list[str], output: Output) -> dict[str, Any]:
             for index, text in enumerate(texts)
         ]
     return answer
-
-
-def _accepts_events(request: Request) -> bool:
-    for accepted in ",".join(request.headers.getlist("accept")).split(","):
-        kind, *parameters = (part.strip().lower() for part in accepted.split(";"))
-        if kind == "text/event-stream":
-            return not any(p in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for p in parameters)
-    return False
