@@ -156,6 +156,7 @@ def _mode_for(request: object) -> WatchMode:
     if isinstance(request, Pollable):
         return WatchMode.POLL
     raise UsageBug(
-        f"cannot watch {type(request).__name__}: it has neither receive() nor is_disconnected(); "
-        "pass the request that the framework gave you"
+        f"cannot watch {type(request).__name__}: it has neither receive() with body() nor "
+        "is_disconnected(); pass the request that the framework gave you. What a websocket receives is its reader's alone: "
+        "for one, install streamkit.asgi.CancellationMiddleware"
     )

@@ -1,4 +1,4 @@
-"""`CancellationMiddleware`: gives every request of an ASGI app a cancel token."""
+"""`CancellationMiddleware`: gives every request and websocket of an ASGI app a cancel token."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Final, cast
 import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from streamkit._core import SCOPE_KEY, Reason, token_var, wait_held
+from streamkit._core import SCOPE_KEY, CancelToken, Reason, token_var, wait_held
 from streamkit.errors import StreamCancelled
 
 from ._drain import Drain
-from ._owner import RequestOwner
-from ._problems import cancelled_problem
+from ._owner import Owner
+from ._request_owner import RequestOwner
+from ._socket_owner import ClientGone, SocketOwner
 from ._sweeper import Sweeper
 
 logger = logging.getLogger("streamkit.asgi")
@@ -28,6 +30,8 @@ LISTENING_VERSION: Final = "2.3"
 
 class CancellationMiddleware:
     """Owns each request's ``receive()`` and cancels its token when nobody listens any more.
+
+    A websocket is a request, too: its token lives as long as the connection.
 
     Install it outermost: ``app.add_middleware(CancellationMiddleware)`` as the last one added, or
     ``app = CancellationMiddleware(app)``. Any ASGI app and server will do.
@@ -47,14 +51,16 @@ class CancellationMiddleware:
         drain_grace: float | None = 25.0,  # Kubernetes kills 30 s after SIGTERM
     ) -> None:
         self.app = app
-        self.live: dict[RequestOwner, None] = {}
+        self.live: dict[Owner, None] = {}
         self.sweeper: Sweeper = Sweeper(self.live, write_stall=write_stall)
         self.drain: Drain = Drain(self, drain_grace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            await self._serve(RequestOwner(scope, receive, send), _listening(scope))
+        elif scope["type"] == "websocket":
+            await self._serve(SocketOwner(scope, receive, send), scope)
         elif scope["type"] == "lifespan":
             await self.drain.lifespan(scope, receive, send)
         else:
@@ -69,16 +75,15 @@ class CancellationMiddleware:
         if left := await wait_held(timeout):
             logger.error("still going on after %.3g s at shutdown: %s", timeout, ", ".join(left))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        owner = RequestOwner(scope, receive, send)
+    async def _serve(self, owner: Owner, scope: Scope) -> None:
         self.live[owner] = None
         self.sweeper.wake()
         owner.start()
         outer = token_var.set(owner.token)
         try:
-            await self.app(_own_scope(scope, owner), owner.receive, owner.send)
+            await self.app({**scope, SCOPE_KEY: owner}, owner.receive, owner.send)
         except Exception as error:
-            cut = _cut_short(error)
+            cut = _cut_short(error, owner.token)
             if cut is None:
                 raise
             await self._answer(owner, cut)  # noqa: ASYNC120 - an outer cancel goes first
@@ -93,37 +98,34 @@ class CancellationMiddleware:
             del self.live[owner]
             self.sweeper.rest()
 
-    async def _answer(self, owner: RequestOwner, error: Exception | None) -> None:
-        """Say why there is no answer, where somebody can still hear it.
-
-        After the first byte nothing can be said: the response then stays incomplete, which every
-        server turns into a connection that ends un-cleanly.
-        """
+    async def _answer(self, owner: Owner, error: Exception | None) -> None:
+        """Say why there is no answer, where somebody can still hear it."""
         if owner.gone:
             await owner.dismiss()
             return
         cancellation = owner.token.cancellation
         if cancellation is None and isinstance(error, StreamCancelled):
             cancellation = error.cancellation  # only a stream of the request was cancelled
-        if cancellation is None or owner.response_started:
-            return
-        await cancelled_problem(cancellation)(owner.scope, owner.receive, owner.send)
+        if cancellation is not None:
+            await owner.explain(cancellation)
 
 
-def _cut_short(error: Exception) -> Exception | None:
+def _cut_short(error: Exception, token: CancelToken) -> Exception | None:
     """The cancel or the disconnect behind an error, wrapped by task groups or not; else None."""
-    if isinstance(error, StreamCancelled | ClientDisconnect):
+    if isinstance(error, StreamCancelled | ClientDisconnect | ClientGone):
         return error
+    if isinstance(error, WebSocketDisconnect):
+        return error if token.cancelled else None  # apps raise it on their own, too
     if not isinstance(error, ExceptionGroup):
         return None
-    inner = [_cut_short(one) for one in cast("ExceptionGroup[Exception]", error).exceptions]
+    inner = [_cut_short(one, token) for one in cast("ExceptionGroup[Exception]", error).exceptions]
     return inner[0] if all(inner) else None
 
 
-def _own_scope(scope: Scope, owner: RequestOwner) -> Scope:
+def _listening(scope: Scope) -> Scope:
     asgi: dict[str, str] = scope.get("asgi", {})
     version = min(asgi.get("spec_version", "2.0"), LISTENING_VERSION)
-    return {**scope, SCOPE_KEY: owner, "asgi": {**asgi, "spec_version": version}}
+    return {**scope, "asgi": {**asgi, "spec_version": version}}
 
 
 def _who_cancelled(error: BaseException) -> tuple[Reason, str]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Protocol
 
 from streamkit._core import Loop, Timer, current_loop
-
-from ._owner import RequestOwner
 
 logger = logging.getLogger("streamkit.asgi")
 
 SWEEP_INTERVAL: Final = 0.5  # seconds; 1,000 requests cost about 2 ms a sweep, nothing per token
 LAG_LIMIT: Final = 0.25  # seconds; user code that blocks the loop this long delays every cancel
+
+
+class Watched(Protocol):
+    """What is looked at: a request, a websocket."""
+
+    def check(self, write_stall: float) -> None:
+        """Look for what no event tells."""
 
 
 class Sweeper:
@@ -29,7 +34,7 @@ class Sweeper:
 
     def __init__(
         self,
-        live: Collection[RequestOwner],
+        live: Collection[Watched],
         *,
         write_stall: float,
         interval: float = SWEEP_INTERVAL,

@@ -1,0 +1,202 @@
+"""The owner of a request: the one reader of its messages, which serves everybody else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+from starlette.types import Message, Receive, Scope, Send
+
+from streamkit._core import Cancellation, Interrupted, Reason
+from streamkit.streams import close_orphans
+
+from ._owner import READ_AHEAD, Owner, means_closed
+from ._problems import STATUS, cancelled_problem
+
+_DISCONNECT: Final[Message] = {"type": "http.disconnect"}
+
+
+class RequestOwner(Owner):
+    """One HTTP exchange.
+
+    Attributes:
+        response_started: Whether the status line has been handed to the server.
+        response_complete: Whether the last piece of the body has been.
+    """
+
+    __slots__ = (
+        "_body_read",
+        "_buffered",
+        "_hushed",
+        "_pieces",
+        "response_complete",
+        "response_started",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self.response_started = False
+        self.response_complete = False
+        self._pieces: deque[Message] = deque()
+        self._buffered = 0
+        self._body_read = False
+        self._hushed = False  # the app's answer is held back
+
+    @property
+    def settled(self) -> bool:
+        """A last piece that is still being sent can be stuck as any other."""
+        return self.token.cancelled or (self.response_complete and self.sending_since is None)
+
+    # -- towards the server --------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        with self._pump_scope:
+            if _expects_continue(self.scope) and self._news is None:
+                # Reading makes the server say "100 Continue": that word is the app's to give.
+                # (Where it waits already, it has: an app's first step may come before ours.)
+                await self._wait_wanted()
+            while True:
+                while self._buffered >= READ_AHEAD:
+                    await self._wait_wanted()
+                # Not a coroutine function on every server (granian), but awaitable on all.
+                message = await self._server_receive()
+                if message["type"] == "http.disconnect":
+                    self._disconnected()
+                    return
+                self._push(message)
+
+    def _disconnected(self) -> None:
+        """Servers say "the response is complete" and "the client has gone" in the same words."""
+        if self.response_complete:
+            self.source.finish()
+            self._tell_app()
+            return
+        self.source.cancel(Reason.CLIENT_DISCONNECT, "the server reported a disconnect")
+
+    def _push(self, message: Message) -> None:
+        if self._body_read:
+            return
+        self._body_read = not message.get("more_body", False)
+        self._buffered += len(message.get("body", b""))
+        self._pieces.append(message)
+        self._tell_app()
+
+    # -- towards the app -----------------------------------------------------------------------
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """What the app sees instead of the server's ``receive()``; any number of callers.
+
+        The body once, then ``http.disconnect``, again and again and without suspending once the
+        request is over, so that ``is_disconnected()`` can see it.
+
+        Cancellation:
+            No message is lost.
+        """
+        while not (self.token.cancelled or self.response_complete):
+            if self._pieces:
+                # Before taking it: is_disconnected() asks in a cancelled scope, and would drop it.
+                await anyio.lowlevel.checkpoint()
+                if self._pieces:
+                    return self._take()
+                continue
+            self._want()
+            await self._wait_news()
+        return dict(_DISCONNECT)
+
+    def _take(self) -> Message:
+        message = self._pieces.popleft()
+        self._buffered -= len(message.get("body", b""))
+        self._want()
+        return message
+
+    def _want(self) -> None:
+        if self._wanted is not None and self._buffered < READ_AHEAD:
+            self._wanted.set()
+
+    async def send(self, message: Message) -> None:
+        """What the app sees instead of the server's ``send()``.
+
+        After the client has gone it does nothing, as servers do, but it lets other tasks run and
+        closes what the sending task left suspended.
+        """
+        if self.gone or self._is_hushed(message):
+            await self._drop()
+            return
+        self._note(message)
+        try:
+            await self._forward(message)
+        except anyio.get_cancelled_exc_class():
+            if self.token.cancelled:
+                await close_orphans()  # noqa: ASYNC102 - it shields and limits itself
+            raise
+        except (Interrupted, OSError, RuntimeError) as error:
+            if not means_closed(error):
+                raise
+            if not isinstance(error, Interrupted):
+                self._send_failed(error)
+            await self._drop()
+        if self.response_complete:
+            self._tell_app()
+
+    def _is_hushed(self, message: Message) -> bool:
+        """Whether this belongs to a 500 that the app made of a cancel: the middleware says why.
+
+        Starlette's outermost layer, and that of each mounted app, answers 500 to whatever is
+        raised before it reaches a middleware around that app.
+        """
+        if message["type"] == "http.response.start":
+            why = self.token.cancellation
+            crashed = message["status"] == 500
+            self._hushed = crashed and why is not None and STATUS[why.reason] != 500
+        return self._hushed
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.response_started = True
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            # Before it is forwarded: the disconnect that follows is not the client's doing.
+            self.response_complete = True
+
+    def _send_failed(self, error: Exception) -> None:
+        self.response_complete = False
+        self.source.cancel(Reason.CLIENT_DISCONNECT, f"sending failed: {error}")
+
+    async def dismiss(self) -> None:
+        """Give the server an answer that nobody will read.
+
+        Without one, a server that does not know of the disconnect (a pipelined request's) makes a
+        500 of its own, logs it as an error, and fails at writing it to a closed connection.
+        """
+        if self.response_started:
+            return
+        start: Message = {"type": "http.response.start", "status": 499, "headers": []}
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._server_send(start)
+            await self._server_send({"type": "http.response.body", "body": b""})
+
+    async def explain(self, cancellation: Cancellation) -> None:
+        """Answer with the status that fits.
+
+        After the first byte nothing can be said: the response then stays incomplete, which every
+        server turns into a connection that ends un-cleanly.
+        """
+        if not self.response_started:
+            await cancelled_problem(cancellation)(self.scope, self.receive, self.send)
+
+    def __repr__(self) -> str:
+        state = (
+            "complete"
+            if self.response_complete
+            else "streaming"
+            if self.response_started
+            else "open"
+        )
+        return f"<RequestOwner {self.scope.get('path')} {state} {self.token!r}>"
+
+
+def _expects_continue(scope: Scope) -> bool:
+    return any(name == b"expect" for name, _ in scope["headers"])
