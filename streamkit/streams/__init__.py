@@ -9,6 +9,7 @@ from ._drive import drive
 from ._insist import Step
 from ._stream import BREATHE_EVERY, CLOSE_GRACE, Abortable, CancellableStream, close_orphans
 from ._threaded import ThreadedGenerator
+from ._workers import OneThread
 
 __all__ = [
     "BREATHE_EVERY",
@@ -17,6 +18,7 @@ __all__ = [
     "Abortable",
     "CancellableStream",
     "OnCancel",
+    "OneThread",
     "RequestKind",
     "Step",
     "ThreadedGenerator",

@@ -13,6 +13,7 @@ from streamkit.errors import ThreadInterrupted
 
 from ._interrupt import InterruptibleCalls
 from ._thread_job import REPORT_AFTER, ThreadJob, report_late_error
+from ._workers import OneThread
 
 R = TypeVar("R")
 
@@ -32,8 +33,9 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
     report_after: float = REPORT_AFTER,
     close_grace: float = CALL_GRACE,
     on_end: Callable[[], object] | None = None,
+    thread: OneThread | None = None,
 ) -> R:
-    """Return ``function(*args, **kwargs)``, run on a worker thread of its own.
+    """Return ``function(*args, **kwargs)``, run on a worker thread of its own, or on ``thread``.
 
     Inside, ``current_token()`` is ``token``. A thread cannot be killed: after a cancel it runs on
     until the function asks the token, is interrupted (``interrupt``, CPython only) or ends. Its
@@ -57,7 +59,7 @@ async def call_in_thread(  # noqa: PLR0913 - a call, and the options of sync cod
         report_after=report_after,
         interrupt=interrupt,
     )
-    call.start(token)
+    call.start(token, thread)
     listener = token.add_listener(lambda _: call.settled.set())
     try:
         await call.settled.wait()
@@ -131,12 +133,12 @@ class _ThreadCall(Generic[R]):
         self._result: R | None = None
         self._error: BaseException | None = None
 
-    def start(self, token: CancelToken) -> None:
+    def start(self, token: CancelToken, thread: OneThread | None) -> None:
         """Give it a thread."""
         assert self.job is not None
         try:
             token.raise_if_cancelled()
-            self.job.start(token, "call")
+            self.job.start(token, "call", thread)
         except BaseException:
             self._say_ended()
             raise

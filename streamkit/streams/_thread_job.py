@@ -20,14 +20,16 @@ from streamkit._core import CancelToken, Loop, Timer, current_loop, hold, token_
 from streamkit.errors import StreamCancelled, ThreadInterrupted
 
 from ._interrupt import InterruptibleCalls
-from ._workers import Role, idle_threads, run_on_worker
+from ._workers import OneThread, Role, idle_threads, run_on_worker
 
 logger = logging.getLogger("streamkit.streams")
 
 R = TypeVar("R")
 
 REPORT_AFTER: Final = 0.5  # seconds; far above a decode step, and what a person takes for a hang
-OURS: Final = str(Path(__file__).parent)
+# Our own code around the user's, and what Python puts around a module that is being imported.
+OURS: Final = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "runner"))
+IMPORTING: Final = "<frozen importlib."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +131,15 @@ class ThreadJob:
         self.doing = "its code"
         self.ended = anyio.Event()
 
-    def start(self, token: CancelToken, role: Role) -> None:
+    def start(self, token: CancelToken, role: Role, thread: OneThread | None = None) -> None:
         """Run it, in a copy of the caller's context in which ``current_token()`` is ``token``."""
+        run = run_on_worker if thread is None else thread.run
         context = copy_context()
         context.run(token_var.set, token)
         self._loop.thread_started()
         _running[self] = None
         try:
-            run_on_worker(lambda: context.run(self._main), role=role)
+            run(lambda: context.run(self._main), role=role)
         except BaseException:
             del _running[self]
             self._loop.thread_parked()
@@ -261,5 +264,6 @@ def _user_places(frame: FrameType | None) -> Iterator[str]:
     """From the innermost line outwards, up to where our own code called the user's."""
     while frame is not None and not frame.f_code.co_filename.startswith(OURS):
         code = frame.f_code
-        yield f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+        if not code.co_filename.startswith(IMPORTING):
+            yield f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
         frame = frame.f_back

@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 IDLE_LIMIT: Final = 16  # parked threads; each costs some 50 KB, a start costs some 60 µs
 IDLE_SECONDS: Final = 10.0  # then a parked thread ends: what has been quiet so long may pay a start
@@ -56,6 +56,34 @@ class _Worker:
 
     def __repr__(self) -> str:
         return f"<worker {self.thread.name}>"
+
+
+class OneThread(_Worker):
+    """A thread for jobs that have to run on one and the same, one after another.
+
+    Code may leave something of its thread's own behind for the next job: an event loop, a database
+    handle, a default CUDA device. Leaving the ``with`` ends the thread as soon as its job is done.
+    """
+
+    __slots__ = ()
+
+    def run(self, job: Job, *, role: Role) -> None:
+        """Run ``job()``, which must not raise, once those before it have ended."""
+        self.hand_over(job, role)
+        if self.thread.ident is None:
+            self.thread.start()
+
+    def _park(self) -> bool:
+        return True
+
+    def _next_job(self) -> Job | None:
+        return self._jobs.get()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._jobs.put(None)
 
 
 # A dictionary as a set with an atomic "take one", instead of a lock: a lock that some thread holds
