@@ -1,0 +1,110 @@
+"""A value as an annotation says: validated by pydantic where pydantic can."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+from typing import Any, Final, ForwardRef, TypeAlias, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+
+from ._explain import explain
+from ._typed_dicts import supported
+
+JsonSchema: TypeAlias = dict[str, Any]
+REFS: Final = "#/components/schemas/{model}"  # where OpenAPI keeps what schemas have in common
+
+_SAYS_NOTHING: Final = (inspect.Parameter.empty, Any, object, None, type(None))
+# pydantic has schemas for these, too. Iterators it wraps in an object of its own, whose errors
+# come when the model iterates; the others no payload can be.
+_NO_DATA: Final[tuple[object, ...]] = (
+    collections.abc.AsyncGenerator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.Awaitable,
+    collections.abc.Callable,  # pyright: ignore[reportUnknownMemberType]
+    collections.abc.Coroutine,
+    collections.abc.Generator,
+    collections.abc.Iterable,
+    collections.abc.Iterator,
+    type,
+)
+
+
+class Validator:
+    """What one parameter takes, by its annotation.
+
+    Attributes:
+        is_model: The annotation is a pydantic model class, the one kind that Truss validates.
+        why_inactive: Why values pass as they are; None if they are validated.
+    """
+
+    __slots__ = ("_adapter", "is_model", "why_inactive")
+
+    def __init__(self, annotation: object) -> None:
+        self.is_model: bool = inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+        self.why_inactive: str | None = _why_not(annotation)
+        self._adapter: TypeAdapter[Any] | None = None
+        if self.why_inactive is None:
+            self._adapter, self.why_inactive = _adapter(annotation)
+
+    @property
+    def active(self) -> bool:
+        """Whether values are validated at all."""
+        return self._adapter is not None
+
+    def __call__(self, value: object) -> object:
+        """Return ``value`` as the annotation has it, by pydantic's lax rules, as Truss does.
+
+        Raises:
+            BadPayload: It does not fit.
+            Exception: What a validator of the user's raises that is neither ``ValueError`` nor
+                ``AssertionError``: the model has failed, not the client.
+        """
+        if self._adapter is None:
+            return value
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise explain(error, value) from None
+
+    def schema(self, ref_template: str = REFS) -> JsonSchema | None:
+        """Return the JSON schema of what is taken, or None where there is none."""
+        if self._adapter is None:
+            return None
+        try:
+            return self._adapter.json_schema(ref_template=ref_template)
+        except PydanticInvalidForJsonSchema:
+            return None
+
+
+def _why_not(annotation: object) -> str | None:
+    """Why pydantic is not even asked."""
+    if any(annotation is nothing for nothing in _SAYS_NOTHING):
+        return "the annotation says nothing of the data"
+    if isinstance(annotation, (str, ForwardRef)):
+        return f"the annotation {annotation!r} does not resolve"
+    # pydantic takes a dict for one of its own schemas, and a function for one to call.
+    if isinstance(annotation, dict) or inspect.isroutine(annotation):
+        return f"the annotation is no type: {annotation!r:.80}"
+    if (no_data := _no_data(annotation)) is not None:
+        return f"{no_data!r:.80} is nothing that a body can hold"
+    return None
+
+
+def _no_data(annotation: object) -> object | None:
+    if (get_origin(annotation) or annotation) in _NO_DATA:
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _no_data(arg))), None)
+
+
+def _adapter(annotation: object) -> tuple[TypeAdapter[Any] | None, str | None]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(supported(annotation))
+        # Names that did not resolve are told at the first use, by releases from 2.10 on.
+        if not getattr(adapter, "pydantic_complete", True):
+            adapter.rebuild(raise_errors=True)
+    except (PydanticUserError, NameError) as error:
+        return None, f"pydantic cannot validate {annotation!r:.80}: {str(error).splitlines()[0]}"
+    return adapter, None
