@@ -88,7 +88,7 @@ class ModelCall(Case):
         self._made_before = 0  # chunks, when the cancel came
         self._patience = Patience()
         self._outputs: list[Output] = []
-        self._leftovers = Leftovers()
+        self._leftovers = Leftovers(self._work)
         super().__init__(host, request_id, token, on_closed)
 
     # -- what its server calls -----------------------------------------------------------------
@@ -140,6 +140,7 @@ class ModelCall(Case):
         output = Output(
             as_async_iterator(items),
             source=self.source,
+            stage=self._patience.stage.token,
             book=self._books,
             tally=self.tally,
             gap=gap,

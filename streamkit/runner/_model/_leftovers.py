@@ -12,6 +12,8 @@ import anyio
 from streamkit._core import NEVER
 from streamkit.streams import CLOSE_GRACE, call_in_thread
 
+from ._work import Work
+
 logger = logging.getLogger("streamkit.runner")
 
 Leftover: TypeAlias = AsyncGenerator[Any, Any] | Generator[Any, Any, Any]
@@ -20,9 +22,10 @@ Leftover: TypeAlias = AsyncGenerator[Any, Any] | Generator[Any, Any, Any]
 class Leftovers:
     """The generators of one request; left to themselves, the garbage collector would end them."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "_work")
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self._kept: list[Leftover] = []
 
     def keep(self, value: object) -> None:
@@ -38,19 +41,19 @@ class Leftovers:
         """
         if not self._kept:
             return
-        kept, self._kept = self._kept, []
         with anyio.move_on_after(CLOSE_GRACE, shield=True) as limit:
-            for each in kept:
-                await _close(each)
+            while self._kept:  # one by one: a server's own cancel goes through the shield
+                await self._close(self._kept.pop())
         if limit.cancelled_caught:
-            logger.error("the cleanup of %r took longer than %g s", kept, CLOSE_GRACE)
+            logger.error("the cleanup of a generator took longer than %g s", CLOSE_GRACE)
 
-
-async def _close(generator: Leftover) -> None:
-    try:
-        if isinstance(generator, AsyncGenerator):
-            await generator.aclose()
-        else:
-            await call_in_thread(generator.close, (), {}, token=NEVER)
-    except Exception:
-        logger.exception("the cleanup of %r failed", generator)
+    async def _close(self, generator: Leftover) -> None:
+        try:
+            if isinstance(generator, AsyncGenerator):
+                await generator.aclose()
+            else:
+                await call_in_thread(
+                    generator.close, (), {}, token=NEVER, on_end=self._work.begin()
+                )
+        except Exception:
+            logger.exception("the cleanup of %r failed", generator)

@@ -6,10 +6,11 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Self
 
-from streamkit._core import CancelSource, CancelToken, Event, Phase
+from streamkit._core import CancelSource, CancelToken, Event, Phase, Reason
 from streamkit.engines import Usage
 from streamkit.errors import StreamCancelled
 from streamkit.runner._book import Book
+from streamkit.streams import ThreadedGenerator
 
 from ._gap import Gap
 
@@ -48,8 +49,8 @@ class Output:
 
     Args:
         items: What the model yields.
-        token: The request's own.
         source: The request's, for the phase that a cancel is recorded with.
+        stage: Cancelled with the request, or when the time of a model that asks is over.
         book: The request's.
         tally: Counts.
         gap: Watches the silence between two chunks.
@@ -65,16 +66,18 @@ class Output:
         "_on_end",
         "_phase",
         "_source",
+        "_stage",
         "_tally",
         "_token",
         "ended",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one chunk concerns
         self,
-        items: AsyncIterator[Any],
+        items: AsyncIterator[Any] | ThreadedGenerator[Any],
         *,
         source: CancelSource,
+        stage: CancelToken,
         book: Book,
         tally: Tally,
         gap: Gap,
@@ -84,6 +87,7 @@ class Output:
         self._next = items.__anext__
         self._source = source
         self._token: CancelToken = source.token
+        self._stage = stage
         self._book = book
         self._tally = tally
         self._gap = gap
@@ -104,6 +108,7 @@ class Output:
         try:
             item = await self._make()
             while self._token.cancelled:
+                self._stage.raise_if_cancelled()  # it had its time, and yields on
                 item = await self._make()
         except Exception as error:
             self._end()
@@ -119,7 +124,10 @@ class Output:
         """Close what is iterated."""
         self._gap.close()
         try:
-            if (aclose := getattr(self._items, "aclose", None)) is not None:
+            if isinstance(self._items, ThreadedGenerator):
+                # Not awaited: its thread may be stuck, and the answer need not wait for it.
+                self._items.source.cancel(Reason.REQUESTED, "closed by its reader")
+            elif (aclose := getattr(self._items, "aclose", None)) is not None:
                 await aclose()
         finally:
             self._end()

@@ -1,0 +1,173 @@
+"""A model class of each kind; each counts in `running` what of it has begun and not ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+
+from streamkit import current_token
+
+STEPS = 3
+
+
+class Counted:
+    """Counts what runs: on the loop and on threads, which take turns at the interpreter."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.entered = 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        self.running += 1
+        self.entered += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+
+class Coroutine(Counted):
+    async def predict(self, inputs: Any) -> Any:
+        with self.inside():
+            await anyio.sleep(0.1)
+            return ["value"]
+
+
+class AsyncGenerator(Counted):
+    async def predict(self, inputs: Any) -> AsyncIterator[int]:
+        with self.inside():
+            for step in range(STEPS):
+                await anyio.sleep(0.1)
+                yield step
+
+
+class Function(Counted):
+    def predict(self, inputs: Any) -> Any:
+        with self.inside():
+            for _ in range(STEPS):
+                current_token().raise_if_cancelled()
+            return ["value"]
+
+
+class Generator(Counted):
+    def predict(self, inputs: Any) -> Iterator[int]:
+        with self.inside():
+            yield from range(STEPS)
+
+
+class ReturnsAsyncIterator(Counted):
+    """Engines return such objects: an iterator class, no generator."""
+
+    async def predict(self, inputs: Any) -> Any:
+        return Chunks(self)
+
+
+class Chunks:
+    def __init__(self, counted: Counted) -> None:
+        self._items = AsyncGenerator.predict(counted, None)  # type: ignore[arg-type]
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        await self._items.aclose()
+
+
+class FunctionReturnsGenerator(Counted):
+    def predict(self, inputs: Any) -> Any:
+        return Generator.predict(self, inputs)  # type: ignore[arg-type]
+
+
+class AsyncStages(Counted):
+    async def preprocess(self, inputs: Any) -> Any:
+        with self.inside():
+            await anyio.sleep(0.1)
+            return inputs
+
+    async def predict(self, inputs: Any) -> Any:
+        with self.inside():
+            await anyio.sleep(0.1)
+            return inputs
+
+    async def postprocess(self, inputs: Any) -> Any:
+        with self.inside():
+            await anyio.sleep(0.1)
+            return ["value"]
+
+
+class SyncStages(Counted):
+    def preprocess(self, inputs: Any) -> Any:
+        with self.inside():
+            return inputs
+
+    def predict(self, inputs: Any) -> Any:
+        with self.inside():
+            return inputs
+
+    def postprocess(self, inputs: Any) -> Any:
+        with self.inside():
+            return ["value"]
+
+
+class GeneratorPreprocess(Counted):
+    async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+        with self.inside():
+            for step in range(STEPS + 1):  # one more than is read
+                await anyio.sleep(0.1)
+                yield step
+
+    async def predict(self, inputs: Any) -> AsyncIterator[int]:
+        with self.inside():
+            async for step in inputs:
+                yield step
+                if step == STEPS - 1:
+                    return
+
+
+class SyncGeneratorPreprocess(Counted):
+    def preprocess(self, inputs: Any) -> Iterator[int]:
+        with self.inside():
+            yield from range(STEPS + 1)
+
+    def predict(self, inputs: Any) -> Iterator[int]:
+        with self.inside():
+            for step, _ in zip(inputs, range(STEPS), strict=False):
+                yield step
+
+
+class GeneratorPostprocess(Counted):
+    async def predict(self, inputs: Any) -> Any:
+        with self.inside():
+            await anyio.sleep(0.1)
+            return STEPS
+
+    async def postprocess(self, inputs: Any) -> AsyncIterator[int]:
+        with self.inside():
+            for step in range(inputs):
+                await anyio.sleep(0.1)
+                yield step
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        Coroutine,
+        AsyncGenerator,
+        Function,
+        Generator,
+        ReturnsAsyncIterator,
+        FunctionReturnsGenerator,
+        AsyncStages,
+        SyncStages,
+        GeneratorPreprocess,
+        SyncGeneratorPreprocess,
+        GeneratorPostprocess,
+    )
+}

@@ -1,0 +1,115 @@
+"""Models written for Truss ask `is_disconnected()` themselves: they get the time to act on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from streamkit._core import CancelSource, Reason, now
+from streamkit.errors import StreamCancelled
+from streamkit.runner._model import ASK_GRACE, ModelCall
+
+from .conftest import Serve
+
+pytestmark = pytest.mark.asyncio_only
+
+
+class Asked:
+    """What the server's request does: it hands the question on to the call."""
+
+    def __init__(self, call: ModelCall) -> None:
+        self._call = call
+
+    async def is_disconnected(self) -> bool:
+        return self._call.asked()
+
+
+class TrussModel:
+    """As the documentation of Truss has it."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.made = 0
+        self.aborted_at: float | None = None
+        self.ended_at: float | None = None
+
+    async def predict(self, request: Any) -> AsyncIterator[str]:
+        try:
+            while True:
+                await anyio.sleep(self.step)
+                self.made += 1
+                yield "chunk"
+                if await request.is_disconnected():
+                    await anyio.sleep(0.1)  # engine.abort(request_id)
+                    self.aborted_at = now()
+                    return
+        finally:
+            self.ended_at = now()
+
+
+async def stream(runner: Any, source: CancelSource, got: list[str]) -> None:
+    async def read(chunks: AsyncIterator[str]) -> None:
+        got.extend([chunk async for chunk in chunks])
+
+    with runner.accept(token=source.token, request_id="r") as call:
+        call.admit()
+        result = await call.predict(Asked(call), None)
+        await result.items.drive(read)
+
+
+async def test_who_asks_itself_gets_to_abort_its_engine(serve: Serve) -> None:
+    model, source = TrussModel(step=1.0), CancelSource()
+    runner = serve(model)
+    source.cancel_after(2.5)
+
+    with pytest.raises(StreamCancelled):
+        await stream(runner, source, [])
+    await runner.in_flight.wait_idle()
+
+    assert model.aborted_at == pytest.approx(3.1)
+    account = runner.find("r")
+    assert account is not None
+    assert (account.phase, account.reason) == ("cancelled", Reason.DEADLINE)
+    assert account.told_after == pytest.approx(0.5)  # when it asked
+    assert (account.produced, account.wasted) == (3, 1)
+    assert runner.slots.taken == 0
+
+
+async def test_who_asks_too_seldom_is_cut_after_the_grace(serve: Serve) -> None:
+    model, source = TrussModel(step=1000.0), CancelSource()
+    runner = serve(model)
+    source.cancel_after(2.5)
+
+    with pytest.raises(StreamCancelled):
+        await stream(runner, source, [])
+    await runner.in_flight.wait_idle()
+
+    assert model.aborted_at is None
+    assert model.ended_at == pytest.approx(2.5 + ASK_GRACE)
+    assert runner.slots.taken == 0
+
+
+async def test_who_does_not_ask_is_cut_in_the_same_turn(serve: Serve) -> None:
+    ended: list[float] = []
+
+    class Model:
+        async def predict(self, inputs: Any) -> AsyncIterator[str]:
+            try:
+                while True:
+                    await anyio.sleep(1)
+                    yield "chunk"
+            finally:
+                ended.append(now())
+
+    source = CancelSource()
+    runner = serve(Model())
+    source.cancel_after(2.5)
+
+    with pytest.raises(StreamCancelled):
+        await stream(runner, source, [])
+    await runner.in_flight.wait_idle()
+
+    assert ended == [2.5]
