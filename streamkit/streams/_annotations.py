@@ -49,12 +49,12 @@ class RequestKind:
     """What counts as a request where an annotation is read.
 
     Attributes:
-        covers: Whether a class is one.
+        covers: Whether what an annotation names is one.
         words: Names that count where they resolve to nothing (imported under ``TYPE_CHECKING``,
             most often).
     """
 
-    covers: Callable[[type], bool]
+    covers: Callable[[object], bool]
     words: frozenset[str]
 
     def judge(self, annotation: object, namespace: Namespace) -> Verdict:
@@ -63,9 +63,9 @@ class RequestKind:
         Nothing of the user's is evaluated. ``namespace`` gives the names in strings a meaning.
         """
         leaves = list(_leaves(annotation, namespace))
-        if any(isinstance(leaf, type) and self.covers(leaf) for leaf in leaves):
-            return Verdict(True, certain=True)
         unknown = {leaf for leaf in leaves if isinstance(leaf, str)}
+        if any(self.covers(leaf) for leaf in leaves if not isinstance(leaf, str)):
+            return Verdict(True, certain=True)
         # A name that did not resolve now may do so later: a class below, a module to be imported.
         return Verdict(not self.words.isdisjoint(unknown), certain=not unknown)
 
@@ -76,10 +76,10 @@ def connection_class(name: str) -> type | None:
     return getattr(sys.modules.get("starlette.requests"), name, None)
 
 
-def _is_subclass_of(name: str) -> Callable[[type], bool]:
-    def covers(leaf: type) -> bool:
+def _is_subclass_of(name: str) -> Callable[[object], bool]:
+    def covers(leaf: object) -> bool:
         base = connection_class(name)
-        return base is not None and issubclass(leaf, base)
+        return base is not None and isinstance(leaf, type) and issubclass(leaf, base)
 
     return covers
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 from streamkit.errors import ModelDefinitionError
 from streamkit.streams import REQUEST, makes_stream, namespace_of
 
-from ._shape import KNOWN, Kind, Parameter, Shape, Takes, problems
+from ._shape import KNOWN, Kind, Parameter, Shape, Takes, not_a_function, problems
 
 __all__ = ["KNOWN", "Kind", "Method", "Methods", "Takes", "examine"]
 
@@ -129,10 +129,8 @@ def examine(model: object) -> Methods:
 
 def _read(model: object, name: str) -> tuple[Shape, Method | None]:
     call = getattr(model, name)
-    if call is None:
-        return Shape(name, oddity="is None: a method that there is has to be one; delete it"), None
     if not callable(call):
-        return Shape(name, oddity=f"is no function but {call!r:.80}: give it another name"), None
+        return Shape(name, oddity=not_a_function(repr(call))), None
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):

@@ -72,6 +72,13 @@ class Shape:
         return f"{self.name}({', '.join(parameter.name for parameter in self.parameters)})"
 
 
+def not_a_function(value: str) -> str:
+    """Why an attribute that has a method's name is none; ``value`` is how it reads."""
+    if value == "None":
+        return "is None: a method that there is has to be one; delete it"
+    return f"is no function but {value:.80}: give it another name"
+
+
 Shapes: TypeAlias = Mapping[str, Shape]
 
 # Which of the parameters are requests → what the method takes. What is not here is refused.
