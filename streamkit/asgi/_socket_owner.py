@@ -14,7 +14,7 @@ import anyio.lowlevel
 from starlette.types import Message, Receive, Scope, Send
 
 from streamkit._core import Cancellation, Interrupted, Reason
-from streamkit.streams import close_orphans
+from streamkit.streams import BREATHE_EVERY, close_orphans
 
 from ._owner import READ_AHEAD, Owner, means_closed
 from ._problems import cancelled_problem
@@ -83,7 +83,16 @@ class SocketOwner(Owner):
         state: How far the app has come.
     """
 
-    __slots__ = ("_ahead", "_bytes_ahead", "_greeted", "_last", "_lost", "_reading_out", "state")
+    __slots__ = (
+        "_ahead",
+        "_bytes_ahead",
+        "_greeted",
+        "_last",
+        "_lost",
+        "_reading_out",
+        "_sends",
+        "state",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
@@ -93,6 +102,7 @@ class SocketOwner(Owner):
         self._greeted = False  # the server has said websocket.connect, which comes first
         self._last: Message | None = None  # what the app reads after everything else
         self._lost = False  # the connection is no more
+        self._sends = 0
         self._reading_out = False  # what the server still has is all that there will be
 
     @property
@@ -244,6 +254,9 @@ class SocketOwner(Owner):
         return not self._lost
 
     async def _try(self, message: Message) -> None:
+        self._sends += 1
+        if not self._sends % BREATHE_EVERY:
+            await anyio.lowlevel.checkpoint()  # a send() that never waits would keep us deaf
         try:
             await self._forward(message)
         except (Interrupted, OSError, RuntimeError) as error:
@@ -265,7 +278,7 @@ class SocketOwner(Owner):
         self._read_out()
         await anyio.lowlevel.checkpoint()
         if not self._lost and self.state is not SocketState.CLOSED:
-            self._lose(Reason.CLIENT_DISCONNECT, f"sending failed: {error}")
+            self._lose(Reason.CLIENT_DISCONNECT, f"sending failed: {error!r}")
 
     # -- at the end ----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class SocketExchange:
         self.extensions = {"websocket.http.response": {}} if denies else {}
         self.inbox: deque[dict[str, Any]] = deque([{"type": "websocket.connect"}])
         self.sent: list[dict[str, Any]] = []
-        self.received = 0
+        self.received = self.attempts = 0
         self.receiving = self.concurrent_receives = 0
         self.blocked_sends = 0
         self.left = False
@@ -145,6 +145,7 @@ class SocketExchange:
         return self.inbox.popleft()
 
     async def _send(self, message: dict[str, Any]) -> None:
+        self.attempts += 1
         if not self._reads and message["type"] != "websocket.accept":
             self.blocked_sends += 1
             self._tell()

@@ -292,6 +292,21 @@ async def test_after_the_client_left_a_send_says_so_and_a_close_does_not(log):
     assert exchange.outcome == "returned"  # that error is nobody's mistake
 
 
+async def test_a_handler_that_never_waits_hears_of_the_client_that_left():
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for number in range(100_000):
+            if number == 10:
+                exchange.leave()
+            await websocket.send_text("x")
+
+    exchange = SocketExchange(served(endpoint), silent=True)
+    await exchange.run()
+
+    assert exchange.outcome == "returned"
+    assert exchange.attempts <= 10 + 16 + 2
+
+
 async def test_a_send_that_fails_is_how_some_servers_tell(log):
     async def app(scope, receive, send) -> None:
         token = scope["streamkit"].token
@@ -311,7 +326,7 @@ async def test_a_send_that_fails_is_how_some_servers_tell(log):
     scope = {"type": "websocket", "path": "/"}
     await CancellationMiddleware(app)(scope, receive, send)
 
-    assert log == ["connect", (Reason.CLIENT_DISCONNECT, "sending failed: broken pipe")]
+    assert log == ["connect", (Reason.CLIENT_DISCONNECT, "sending failed: OSError('broken pipe')")]
 
 
 # -- ends that are not the client's doing ----------------------------------------------------------
