@@ -14,6 +14,7 @@ __all__ = ["main"]
 
 _COMMANDS: Final = {
     "serve": ("streamkit.server._serve", "serve an engine over HTTP"),
+    "check": ("streamkit.server._check", "say how a model class will be cancelled"),
     "demo": ("streamkit.server.demo", "watch clients leave, and the engine stop"),
 }
 _LIST: Final = "\n".join(f"  {name:8}{purpose}" for name, (_, purpose) in _COMMANDS.items())

@@ -1,0 +1,154 @@
+"""Says of a model class, from its text alone, what it takes and how a cancel will reach it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from streamkit.errors import TargetNotFound
+from streamkit.runner._model._shape import KNOWN, ROUTES, STAGES, Shape, Takes, problems
+from streamkit.runner._model._target import find_target
+
+from ._class import Member, ModelClass, kind_of_member, read_class, shape_of
+from ._config import config_findings
+from ._names import Names
+from ._on_loop import on_loop_hazards
+from ._on_threads import thread_hazards
+from ._paths import ASKS_CLIENT, line_that_asks, running
+from ._reach import reach
+from ._report import Finding, MethodReport, Report, Severity, in_order
+from ._stages import stage_findings
+
+__all__ = ["Finding", "MethodReport", "Report", "Severity", "check", "check_source"]
+
+_CALLED_FOR_REQUESTS = (*STAGES, *ROUTES, "websocket")
+
+
+def check(spec: str) -> Report:
+    """Check what ``spec`` names, as ``streamkit serve`` would find it; imports nothing of it.
+
+    Raises:
+        TargetNotFound: It names nothing, or nothing that has a text.
+        ModelLoadFailed: The folder's config.yaml cannot be used.
+    """
+    target = find_target(spec)
+    if target.source is None:
+        raise TargetNotFound(f"{spec!r}: {target} has no Python source that could be checked")
+    report = check_source(target.source, target.source.read_bytes(), target.class_name, target.root)
+    return replace(report, findings=(*report.findings, *config_findings(target)))
+
+
+def check_source(file: Path, source: bytes, class_name: str, root: Path | None = None) -> Report:
+    """Check one file; nothing of it is imported or executed.
+
+    Args:
+        file: Its path, for the report alone.
+        source: Its content.
+        class_name: The model class in it.
+        root: The folder whose ``extensions/`` give the constructor arguments.
+    """
+    try:
+        names = Names(ast.parse(source))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 0
+        wrong = Finding(line, Severity.ERROR, "syntax", f"this is no Python: {error}")
+        return Report(file, class_name, line, findings=(wrong,))
+    model = read_class(names, class_name)
+    if model is None:
+        text = f"class {class_name} is made where this check does not look: check the file it is in"
+        return Report(
+            file, class_name, 0, findings=(Finding(0, Severity.NOTE, "unseen-class", text),)
+        )
+    return _report(file, model, root or file.parent)
+
+
+def _report(file: Path, model: ModelClass, root: Path) -> Report:
+    shapes: dict[str, Shape] = {}
+    findings: list[Finding] = []
+    for name, member in model.known.items():
+        shapes[name], guessed = shape_of(model, member)
+        findings += _unseen(name, member, guessed)
+    findings += _foreign_bases(model)
+    findings += _refusals(model, shapes)
+    findings += stage_findings(model, shapes, root)
+    for name, member in model.members.items():
+        if name in (*_CALLED_FOR_REQUESTS, "load"):
+            for step in running(model, member):
+                findings += on_loop_hazards(model, name, step)
+        if name in _CALLED_FOR_REQUESTS:
+            findings += thread_hazards(model, member)
+    payload, needed = _payload(model, shapes)
+    return Report(
+        file,
+        model.node.name,
+        model.node.lineno,
+        methods=tuple(_methods(model, shapes)),
+        payload=payload,
+        payload_needed=needed,
+        findings=in_order(findings),
+    )
+
+
+def _methods(model: ModelClass, shapes: dict[str, Shape]) -> Iterator[MethodReport]:
+    for name in ("load", *KNOWN):
+        member = model.members.get(name)
+        if member is None:
+            continue
+        takes = shapes[name].takes if name in shapes and member.callee else None
+        yield MethodReport(
+            name,
+            member.line,
+            kind_of_member(member),
+            takes,
+            asks=line_that_asks(model, member, ASKS_CLIENT) is not None,
+            cancel=reach(model, member),
+        )
+
+
+def _refusals(model: ModelClass, shapes: dict[str, Shape]) -> Iterator[Finding]:
+    for problem in problems(model.node.name, shapes):
+        if problem.method is None and model.foreign:
+            continue  # a base that this check cannot read may have it
+        line = model.members[problem.method].line if problem.method else model.node.lineno
+        yield Finding(line, Severity.ERROR, "definition", problem.text, problem.method)
+
+
+def _unseen(name: str, member: Member, guessed: ast.expr | None) -> Iterator[Finding]:
+    if guessed is not None:
+        text = (
+            f"{name}: taken for a request, since it has to be one: `{ast.unparse(guessed)}` comes "
+            "from where this check does not look"
+        )
+        yield Finding(guessed.lineno, Severity.NOTE, "unseen-annotation", text, name)
+    if member.callee is None and not member.oddity:
+        text = f"{name}: made where this check does not look; taken for a method with inputs"
+        yield Finding(member.line, Severity.NOTE, "unseen-method", text, name)
+    for decorator in member.callee.unsure if member.callee else ():
+        text = (
+            f"{name}: taken as if `@{decorator}` kept its kind and used functools.wraps; this "
+            "check does not look there"
+        )
+        yield Finding(member.line, Severity.NOTE, "unseen-decorator", text, name)
+
+
+def _foreign_bases(model: ModelClass) -> Iterator[Finding]:
+    for base in model.foreign:
+        text = (
+            f"what {model.node.name} inherits from `{ast.unparse(base)}` is not seen by this check"
+        )
+        yield Finding(base.lineno, Severity.NOTE, "unseen-base", text)
+
+
+def _payload(model: ModelClass, shapes: dict[str, Shape]) -> tuple[str, bool | None]:
+    """Whether the body is parsed for the stages; the other methods have it each on its own."""
+    first = next((name for name in ("preprocess", "predict") if name in shapes), None)
+    if first is None:
+        return "", None
+    takes, line = shapes[first].takes, model.members[first].line
+    if takes is None or not model.members[first].callee:
+        return "cannot be told", None
+    if takes in (Takes.INPUTS, Takes.BOTH):
+        return f"parsed and validated, for {first} (line {line})", True
+    return f"not parsed: {first} (line {line}) takes {takes}", False

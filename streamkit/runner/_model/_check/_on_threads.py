@@ -1,0 +1,129 @@
+"""What runs on a thread and hears of no cancel: functions that do not ask, threads of their own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from streamkit.runner._model._shape import Kind
+
+from ._callee import own_nodes
+from ._class import Member, ModelClass
+from ._names import Names
+from ._paths import ASKS, ASKS_CLIENT, line_that_asks, running
+from ._report import Finding, warning
+
+_THREADS: Final = frozenset(
+    {
+        "anyio.to_thread.run_sync",
+        "asyncio.to_thread",
+        "fastapi.concurrency.run_in_threadpool",
+        "starlette.concurrency.run_in_threadpool",
+        "threading.Thread",
+    }
+)
+_HEARS: Final = (ASKS - ASKS_CLIENT) | {
+    "StoppingCriteria",
+    "StoppingCriteriaList",
+    "stopping_criteria",
+}
+_PREPARES: Final = (".set_", "processor", "tokenizer")
+
+
+def thread_hazards(model: ModelClass, member: Member) -> Iterator[Finding]:
+    """Look at one method."""
+    yield from _threads_of_its_own(model, member)
+    callee = member.callee
+    if callee is None or callee.kind is not Kind.FUNCTION or callee.interrupt:
+        return
+    if line_that_asks(model, member, ASKS) is None:
+        yield from _deaf(model, member)
+
+
+def _threads_of_its_own(model: ModelClass, member: Member) -> Iterator[Finding]:
+    if line_that_asks(model, member, _HEARS) is not None:
+        return
+    for step in running(model, member):
+        for node in own_nodes(step.function):
+            if isinstance(node, ast.Call) and _starts_a_thread(model.names, node.func):
+                text = (
+                    f"the thread of {ast.unparse(node.func)}() runs to its end whoever leaves: "
+                    "hand it `current_token()` and have it look at `.cancelled` (for transformers, "
+                    "in a StoppingCriteria)"
+                )
+                yield warning(node, "thread-runs-on", member.name, text)
+
+
+def _starts_a_thread(names: Names, function: ast.expr) -> bool:
+    called = isinstance(function, ast.Attribute) and function.attr == "run_in_executor"
+    return called or names.path(function) in _THREADS
+
+
+def _deaf(model: ModelClass, member: Member) -> Iterator[Finding]:
+    """One finding: where the method most likely spends its time."""
+    code = [
+        node for step in running(model, member) if step.at_once for node in own_nodes(step.function)
+    ]
+    for is_one, finding, text in _LONG:
+        node = next((node for node in code if is_one(model, node)), None)
+        if node is not None:
+            yield warning(node, finding, member.name, text)
+            return
+
+
+def _is_work(model: ModelClass, node: ast.AST) -> bool:
+    """A call of what the model holds: its engine, its pipeline; not of what prepares for it."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)) if (
+            name in model.members
+        ):
+            return False  # its code is looked at itself
+        case ast.Call(func=ast.Attribute() as function):
+            text = ast.unparse(function)
+            return text.startswith("self.") and not any(word in text for word in _PREPARES)
+        case _:
+            return False
+
+
+def _is_loop_of_work(model: ModelClass, node: ast.AST) -> bool:
+    if isinstance(node, ast.While):
+        return True
+    return isinstance(node, ast.For) and any(
+        _is_work(model, each) or (isinstance(each, ast.Call) and _counts(each))
+        for each in ast.walk(node)
+    )
+
+
+def _counts(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in ("iter", "range")
+
+
+def _is_loop_of_calls(model: ModelClass, node: ast.AST) -> bool:
+    """Over something imported or of this file; with methods of local values alone it is short."""
+    return isinstance(node, ast.For) and any(
+        isinstance(each, ast.Call) and _is_far(model.names, each.func) for each in ast.walk(node)
+    )
+
+
+def _is_far(names: Names, function: ast.expr) -> bool:
+    path = names.path(function)
+    if isinstance(function, ast.Name):
+        return not path.startswith("builtins.")
+    return bool(path)
+
+
+_DEAF_LOOP: Final = (
+    "this loop runs to its end whoever leaves: look at `current_token().cancelled` in it, or serve "
+    "with `--interrupt-threads on`"
+)
+_DEAF_CALL: Final = (
+    "this call runs to its end whoever leaves, on a thread that nobody can stop: make it ask "
+    "`current_token()`, or write an `async def` around an engine that can be aborted"
+)
+# The likeliest first.
+_LONG: Final[tuple[tuple[Callable[[ModelClass, ast.AST], bool], str, str], ...]] = (
+    (_is_loop_of_work, "deaf-loop", _DEAF_LOOP),
+    (_is_work, "deaf-call", _DEAF_CALL),
+    (_is_loop_of_calls, "deaf-loop", _DEAF_LOOP),
+)

@@ -1,0 +1,87 @@
+"""What a check found: the methods of a model, how a cancel reaches each, and what is wrong."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from streamkit.runner._model._shape import Kind, Takes
+
+
+class Severity(StrEnum):
+    """What a finding means for serving the model."""
+
+    ERROR = "error"  # it would be refused
+    WARNING = "warning"  # something of it cannot be cancelled, or fails on each call
+    NOTE = "note"  # worth to know
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a report.
+
+    Attributes:
+        line: In the model's file; 0 where it is about none of its lines.
+        code: A stable name for this kind of finding.
+        method: The method that it is about; None: the class, or the file.
+    """
+
+    line: int
+    severity: Severity
+    code: str
+    text: str
+    method: str | None = None
+    file: Path | None = None  # another one than the model's
+
+
+@dataclass(frozen=True, slots=True)
+class MethodReport:
+    """One method that there is; ``kind`` and ``takes`` are None where that cannot be told.
+
+    Attributes:
+        asks: Its code, or that of a helper of its own, names ``is_disconnected``.
+        cancel: How a cancel reaches it.
+    """
+
+    name: str
+    line: int
+    kind: Kind | None
+    takes: Takes | None
+    asks: bool
+    cancel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of one model class without having imported it."""
+
+    file: Path
+    class_name: str
+    line: int
+    methods: tuple[MethodReport, ...] = ()
+    payload: str = ""
+    payload_needed: bool | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def loads(self) -> bool:
+        """Whether ``streamkit serve`` would take it, as far as its text says."""
+        return not any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    def count(self, severity: Severity) -> int:
+        """How many findings of one severity there are."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+
+def warning(node: ast.AST, code: str, method: str, text: str) -> Finding:
+    """Make a finding about a method, at a place in its code."""
+    line: int = getattr(node, "lineno", 0)
+    return Finding(line, Severity.WARNING, code, f"{method}: {text}", method)
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Each once, by file and line."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda one: (str(one.file), one.line)))

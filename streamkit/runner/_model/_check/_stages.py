@@ -1,0 +1,136 @@
+"""What a model says that the rules admit, and that does something else than it seems to."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from streamkit.runner._model._shape import Kind, Shape, Takes
+
+from ._callee import own_nodes, parameters
+from ._class import ModelClass
+from ._paths import running
+from ._reach import code_kind, returned_streams
+from ._report import Finding, Severity, warning
+
+_GENERATORS: Final = (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+_GIVEN: Final = frozenset({"config", "data_dir", "environment", "lazy_data_resolver", "secrets"})
+
+
+def stage_findings(model: ModelClass, shapes: Mapping[str, Shape], root: Path) -> Iterator[Finding]:
+    """Look at the methods together."""
+    yield from _streams_into_postprocess(model)
+    yield from _own_responses(model)
+    yield from _drops(model, shapes)
+    yield from _fails_on_each_call(model, shapes)
+    yield from _called_otherwise(model, shapes)
+    yield from _constructor(model, root)
+
+
+def _note(line: int, code: str, method: str | None, text: str) -> Finding:
+    text = f"{method}: {text}" if method else text
+    return Finding(line, Severity.NOTE, code, text, method)
+
+
+def _streams_into_postprocess(model: ModelClass) -> Iterator[Finding]:
+    predict, postprocess = model.members.get("predict"), model.members.get("postprocess")
+    if predict is None or postprocess is None:
+        return
+    why = f"and `postprocess` (line {postprocess.line}) takes no stream: it is answered 500"
+    if code_kind(predict) in _GENERATORS and predict.callee is not None:
+        yield warning(predict.callee.node, "stream-and-postprocess", "predict", f"yields, {why}")
+    for node in returned_streams(model, predict):
+        text = f"a request that gets here returns a generator, {why}"
+        yield warning(node, "stream-and-postprocess", "predict", text)
+    for node in _responses(model):
+        text = f"a request that gets here returns a response, {why}"
+        yield warning(node, "stream-and-postprocess", "predict", text)
+
+
+def _own_responses(model: ModelClass) -> Iterator[Finding]:
+    for node in _responses(model):
+        if ast.unparse(node.func).endswith("StreamingResponse"):
+            text = (
+                "a StreamingResponse is sent as it is; a client that leaves ends its iterator, and "
+                "the slot is held until then"
+            )
+            yield _note(node.lineno, "own-response", "predict", text)
+
+
+def _responses(model: ModelClass) -> list[ast.Call]:
+    if "predict" not in model.members:
+        return []
+    return [
+        node
+        for step in running(model, model.members["predict"])
+        for node in own_nodes(step.function)
+        if isinstance(node, ast.Call) and _is_response(model.names.path(node.func))
+    ]
+
+
+def _is_response(path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    return module in ("fastapi", "fastapi.responses", "starlette.responses") and name.endswith(
+        "Response"
+    )
+
+
+def _drops(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
+    for before, name in (("preprocess", "predict"), ("predict", "postprocess")):
+        if before in shapes and name in shapes and shapes[name].takes is Takes.NOTHING:
+            text = f"it takes nothing, so what `{before}` returns is dropped"
+            yield _note(model.members[name].line, "drops-result", name, text)
+
+
+def _fails_on_each_call(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
+    for name, shape in shapes.items():
+        if shape.takes is Takes.INPUTS and shape.parameters[0].name.startswith("**"):
+            callee = model.members[name].callee
+            assert callee is not None
+            text = (
+                f"`{shape.parameters[0].name}` takes no inputs, which come by position: each call "
+                f"fails; write `{name}(self, inputs)`"
+            )
+            yield warning(callee.node, "fails-on-call", name, text)
+
+
+def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
+    """Two methods that belong to no request."""
+    load = model.members.get("load")
+    if load is not None and load.callee is not None and load.callee.kind in _GENERATORS:
+        text = f"{model.node.name}.load yields, so calling it would run nothing"
+        yield Finding(load.line, Severity.ERROR, "definition", text, "load")
+    setup = shapes.get("setup_environment")
+    if setup is not None and setup.takes not in (None, Takes.INPUTS):
+        callee = model.members["setup_environment"].callee
+        assert callee is not None
+        text = (
+            "it is called with the environment alone, so each call fails: write "
+            "`setup_environment(self, environment)`"
+        )
+        yield warning(callee.node, "fails-on-call", "setup_environment", text)
+
+
+def _constructor(model: ModelClass, root: Path) -> Iterator[Finding]:
+    constructor = model.members.get("__init__")
+    if constructor is None or constructor.callee is None:
+        return
+    arguments = constructor.callee.arguments
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = {each.arg for each in positional[1 : len(positional) - len(arguments.defaults)]}
+    required |= {
+        each.arg
+        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is None
+    }
+    extensions = {path.name for path in (root / "extensions").glob("*/")}
+    for name, _ in parameters(constructor.callee):
+        if name in required - _GIVEN - extensions:
+            known = ", ".join(sorted(_GIVEN | extensions))
+            text = (
+                f"{model.node.name}.__init__: nothing gives it `{name}`: give it a default, or "
+                f"read it from one of {known}, or add an extension of that name"
+            )
+            yield Finding(constructor.line, Severity.ERROR, "constructor", text)
