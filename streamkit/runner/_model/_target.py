@@ -21,6 +21,8 @@ FORMS: Final = (
     f"TARGET is package.module:Class, a .py file (with a class {DEFAULT_CLASS}, or file.py:Class), "
     f"or a folder in Truss's layout ({CONFIG_FILE}, model/model.py)"
 )
+EXTENSIONS: Final = "extensions"  # a folder of folders with an extension.py
+EXTENSION_MODEL: Final = "trt_llm"  # the extension that may make the model itself
 # Where one of these stands, a module may have names that its text does not bind.
 _MAGIC: Final = frozenset({"*", "__getattr__", "exec", "globals", "setattr", "vars"})
 
@@ -108,7 +110,7 @@ def _folder(spec: str, path: Path) -> Target:
     )
     if target.source is not None:
         _require_class(target, target.source)
-    elif not (root / "extensions" / "trt_llm" / "extension.py").is_file():
+    elif not (root / EXTENSIONS / EXTENSION_MODEL / "extension.py").is_file():
         hint = _did_you_mean(source.name, _python_files(source.parent))
         raise TargetNotFound(
             f"{spec!r}: there is no file {source}{hint}; model_module_dir and model_class_filename "
