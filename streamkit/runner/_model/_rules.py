@@ -231,7 +231,9 @@ def _asks(call: Callable[..., object], model: object) -> bool:
         if _ASKED in names:
             return True
         for name in names:
-            helper = inspect.getattr_static(model, name, None) or function.__globals__.get(name)
+            helper = inspect.getattr_static(model, name, None)
+            if helper is None:  # not `or`: what stands there may be an array, which has no truth
+                helper = function.__globals__.get(name)
             if inspect.isfunction(helper) and helper.__module__ in own:
                 todo += _layers(helper)
     return False
