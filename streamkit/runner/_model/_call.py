@@ -166,13 +166,14 @@ class ModelCall(Case):
         """The answer was handed to the server, to its last piece.
 
         No effect if it was cancelled before. An answer that ended before its stream did was no
-        whole one: it is cut short with reason ``error``.
+        whole one, though it may have ended in good order (with an event that says so): it failed.
         """
         if self.token.cancelled or self._open_book is None:
             return
-        if not all(output.ended for output in self._outputs):
-            self.source.cancel(Reason.ERROR, "the answer ended before its output did")
-            return
+        for output in self._outputs:
+            if output.why_partial is not None:
+                self._fail(Reason.ERROR, output.why_partial)
+                return
         self._seal()
         await self._work.wait_idle(PROOF_LIMIT)  # a thread may still be on its last line
         await self._leftovers.aclose()

@@ -55,6 +55,9 @@ class Output:
         tally: Counts.
         gap: Watches the silence between two chunks.
         on_end: Called when nothing of it runs any more, once or more often.
+
+    Attributes:
+        why_partial: Why what was read of it is not all of it; None once its end was read.
     """
 
     __slots__ = (
@@ -69,7 +72,7 @@ class Output:
         "_stage",
         "_tally",
         "_token",
-        "ended",
+        "why_partial",
     )
 
     def __init__(  # noqa: PLR0913 - what one chunk concerns
@@ -94,7 +97,7 @@ class Output:
         self._on_end = on_end
         self._handing_over = False
         self._phase = source.phase
-        self.ended: bool = False
+        self.why_partial: str | None = "the answer ended before its output did"
 
     def __aiter__(self) -> Self:
         return self
@@ -112,6 +115,7 @@ class Output:
                 item = await self._make()
         except Exception as error:
             self._end()
+            self.why_partial = _why_partial(error)
             if self._token.cancelled and not isinstance(
                 error, StopAsyncIteration | StreamCancelled
             ):
@@ -152,9 +156,13 @@ class Output:
         return item
 
     def _end(self) -> None:
-        self.ended = True
         self._gap.close()
         self._on_end()
 
     def __repr__(self) -> str:
         return f"<Output of {self._items!r}, {self._tally.handed_over} handed over>"
+
+
+def _why_partial(error: Exception) -> str | None:
+    # Its name alone: what it says may be nobody else's business, and stands in the log.
+    return None if isinstance(error, StopAsyncIteration) else type(error).__name__
