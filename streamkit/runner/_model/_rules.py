@@ -150,8 +150,14 @@ def _parameter(parameter: inspect.Parameter, namespace: Mapping[str, object]) ->
     return Parameter(
         _STARS.get(parameter.kind, "") + parameter.name,
         is_request=REQUEST.judge(annotation, namespace).is_request,
-        annotation="" if annotation is _EMPTY else inspect.formatannotation(annotation),
+        annotation=_as_written(annotation),
     )
+
+
+def _as_written(annotation: object) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return "" if annotation is _EMPTY else inspect.formatannotation(annotation)
 
 
 def _method(

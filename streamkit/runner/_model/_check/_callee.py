@@ -138,6 +138,8 @@ def decorated(callee: Callee, decorator: ast.expr, names: Names) -> Callee | Non
 def _made_cancellable(callee: Callee, decorator: ast.expr) -> Callee:
     generators = (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
     kind = Kind.ASYNC_GENERATOR if callee.kind in generators else callee.kind
+    if callee.cancellable and callee.kind is Kind.ASYNC_GENERATOR:
+        kind = Kind.FUNCTION  # what is made of a generator is none: a function that returns one
     options = decorator.keywords if isinstance(decorator, ast.Call) else []
     interrupt = any(each.arg == "interrupt" for each in options)
     return replace(callee, kind=kind, cancellable=True, interrupt=interrupt)

@@ -136,17 +136,17 @@ class Names:
                     self.functions[name] = statement
             case _:
                 for name, value in assigned(statement):
-                    into[name] = _alias(value)
+                    into[name] = self._value(value)
 
-
-def _alias(value: ast.expr) -> object:
-    match value:
-        case ast.Call(func=ast.Name(id="NewType") | ast.Attribute(attr="NewType"), args=[_, of]):
-            return Alias(of)
-        case ast.Call():
-            return Symbol(f"?.{ast.unparse(value.func)}")
-        case _:
-            return Alias(value)
+    def _value(self, value: ast.expr) -> object:
+        match value:
+            case ast.Call(func=function, args=[_, of]) if self._resolve(function) is typing.NewType:
+                return Alias(of)
+            case ast.Call():
+                maker = self.symbol(value)
+                return Symbol(f"{maker.path}()") if isinstance(maker, Symbol) else object()
+            case _:
+                return Alias(value)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, object]:
