@@ -1,0 +1,201 @@
+"""What a model gave, in the form that its client asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self, cast
+
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamkit._core import CancelToken, cancel_scope
+from streamkit.asgi import ByteStream, EventStream, ServerEvent
+from streamkit.runner._model import (
+    Answer,
+    ModelCall,
+    Result,
+    Stream,
+    Value,
+    dump_binary,
+    dump_json,
+    is_binary,
+)
+from streamkit.server._accept import accepts_events
+from streamkit.streams import CancellableStream, drive
+
+from ._chunks import as_json, joined
+from ._errors import Code, NoForm, error_headers
+from ._inputs import PREDICT
+from ._openai import NAMED, OpenAIStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How one request wants to be answered.
+
+    Attributes:
+        binary: It came as msgpack, and is answered so.
+        events: It takes server-sent events.
+        whole: It takes one JSON value and no stream.
+        method: Of the model; streams of any but ``predict`` are framed as OpenAI's clients expect.
+        heartbeat: Seconds of silence after which a stream of events sends a comment, or None.
+    """
+
+    binary: bool
+    events: bool
+    whole: bool
+    method: str
+    heartbeat: float | None
+
+    @classmethod
+    def of(cls, request: Request, *, method: str, heartbeat: float | None) -> Self:
+        """Read it from the headers, by Truss's rules."""
+        headers = request.headers
+        # OpenAI's client says application/json also where it reads a stream.
+        is_openai_client = "openai" in headers.get("user-agent", "").lower()
+        return cls(
+            binary=is_binary(headers.get("content-type")),
+            events=accepts_events(request),
+            whole=headers.get("accept") == "application/json" and not is_openai_client,
+            method=method,
+            heartbeat=heartbeat,
+        )
+
+
+async def response_to(result: Result, call: ModelCall, form: Form) -> ASGIApp:
+    """Return what sends ``result``.
+
+    Raises:
+        NoForm: There is no form for it.
+        StreamCancelled: A stream that is answered whole was cut short.
+        Exception: What the model raised meanwhile.
+    """
+    match result:
+        case Answer(response):
+            return _passed_on(response, call)
+        case Value(value):
+            return _whole(lambda: value, call, form)
+        case Stream(items) if form.whole:
+            chunks = await drive(items, _read)
+            return _whole(lambda: joined(chunks), call, form)
+        case Stream(items) if form.method != PREDICT:
+            named = form.method in NAMED
+            return OpenAIStream(
+                items, accepts_events=form.events, named=named, heartbeat=form.heartbeat
+            )
+        case Stream(items) if form.events:
+            return ModelEvents(items, heartbeat=form.heartbeat)
+        case Stream(items):
+            return ByteStream(items)
+
+
+_READY: Final[tuple[type, ...]] = (str, bytes, bytearray, memoryview, ServerEvent)
+
+
+class ModelEvents(EventStream):
+    """An event stream of whatever a model yields; values as the JSON that they have elsewhere."""
+
+    def _encode(self, chunk: object) -> bytes:
+        ready = isinstance(chunk, _READY)
+        return super()._encode(chunk if ready else as_json(chunk).decode())
+
+
+# -- whole answers -----------------------------------------------------------------------------
+
+
+async def _read(chunks: AsyncIterator[Any]) -> list[object]:
+    return [chunk async for chunk in chunks]
+
+
+def _whole(make: Callable[[], object], call: ModelCall, form: Form) -> Response:
+    try:
+        content = dump_binary(make()) if form.binary else dump_json(make())
+    except Exception as error:
+        raise NoForm from error
+    call.answering()
+    kind = "application/octet-stream" if form.binary else "application/json"
+    return Response(content, media_type=kind)
+
+
+# -- responses that the model made -------------------------------------------------------------
+
+
+class _Streaming(Protocol):
+    body_iterator: Any
+
+
+def _passed_on(response: Response, call: ModelCall) -> ASGIApp:
+    if response.status_code >= 300:
+        response.headers.update(error_headers(Code.CLIENT))
+    if not hasattr(response, "body_iterator"):
+        call.answering()
+        return _Passed(response, call.token)
+    streaming = cast("_Streaming", response)
+    stream = call.stream(_source_of(streaming.body_iterator))
+    if isinstance(response, StreamingResponse) and _is_plain(response):
+        return _as_ours(response, stream)
+    streaming.body_iterator = stream
+    return response if isinstance(response, ByteStream) else _Passed(response)
+
+
+class _Passed:
+    """A response of the model's; its background task runs however it ends, to clean up maybe.
+
+    Args:
+        response: The response.
+        token: Ends the sending of a response that has no stream which the token ends.
+    """
+
+    __slots__ = ("_response", "_token")
+
+    def __init__(self, response: Response, token: CancelToken | None = None) -> None:
+        self._response = response
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        response = self._response
+        background, response.background = response.background, None
+        failure: Exception | None = None
+        try:
+            with cancel_scope(self._token) if self._token else nullcontext():
+                await response(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error
+        if background is not None:
+            await background()
+        if failure is not None:
+            raise failure
+
+
+def _is_plain(response: StreamingResponse) -> bool:
+    """Whether it sends as Starlette's own does, so that one of ours can do so in its place."""
+    kind = type(response)
+    return (
+        kind.__call__ is StreamingResponse.__call__
+        and kind.stream_response is StreamingResponse.stream_response
+    )
+
+
+def _as_ours(response: StreamingResponse, stream: CancellableStream[Any]) -> ByteStream:
+    """The same answer, whose status waits for its first chunk, and which closes what it streams."""
+    ours = ByteStream(stream, status_code=response.status_code, background=response.background)
+    ours.raw_headers = response.raw_headers
+    ours.charset = response.charset
+    return ours
+
+
+def _source_of(items: Any) -> AsyncIterable[Any] | Iterator[Any]:
+    """The generator behind Starlette's wrapper for sync ones, which can never close it.
+
+    Where Starlette has another wrapper one day, that is streamed as it is.
+    """
+    if getattr(items, "ag_code", None) is iterate_in_threadpool.__code__ and items.ag_frame:
+        inner = items.ag_frame.f_locals.get("iterator")
+        if inner is not None:
+            return iter(inner)
+    return items

@@ -1,0 +1,109 @@
+"""One route that runs the model, from the arrival of a request to its closed books."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from streamkit._core import SCOPE_KEY, Reason
+from streamkit.errors import BadPayload, StreamCancelled
+from streamkit.runner._model import ModelCall, ModelRunner
+from streamkit.server._visit import VISIT_KEY, Visit
+from streamkit.server.settings import Settings
+
+from ._answers import Form, response_to
+from ._errors import ClientError, ModelBroke, answer_to, is_word_of_cancel, log_failure, not_ready
+from ._inputs import PREDICT, ModelInputs
+from ._request import ModelRequest
+
+logger = logging.getLogger("streamkit.server")
+
+
+class Endpoint:
+    """An ASGI app: its call lasts until the answer has been sent.
+
+    Args:
+        runner: Runs the model.
+        settings: How.
+        inputs: Understands bodies.
+        method: What is run: ``predict`` with the stages around it, or one method alone.
+    """
+
+    __slots__ = ("_inputs", "_method", "_runner", "_settings")
+
+    def __init__(
+        self, runner: ModelRunner, settings: Settings, inputs: ModelInputs, method: str = PREDICT
+    ) -> None:
+        self._runner = runner
+        self._settings = settings
+        self._inputs = inputs
+        self._method = method
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        visit: Visit = scope[VISIT_KEY]
+        owner = scope[SCOPE_KEY]
+        call = self._runner.accept(
+            request_id=visit.id, token=owner.token, on_closed=visit.books_closed
+        )
+        visit.wait_for_books(call.id)
+        try:
+            with call:
+                await self._serve(ModelRequest(scope, receive, send, call), call, send)
+                if owner.response_complete:
+                    await call.complete()
+        except Exception as error:  # noqa: BLE001 - answered, or logged
+            log_failure(error, call.id)
+            # Where nobody listens, or the status has gone out, nothing can be said any more: the
+            # answer stays incomplete, and the connection ends un-cleanly.
+            if not (owner.gone or owner.response_started):
+                await answer_to(error)(scope, receive, send)
+
+    async def _serve(self, request: ModelRequest, call: ModelCall, send: Send) -> None:
+        try:
+            response = await self._run(request, call)
+            await response(request.scope, request.receive, send)
+        except (BadPayload, ClientError):
+            call.refuse()
+            raise
+        except Exception as error:
+            _raise_cancelled(error, call)
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                # Only a server that shuts down cancels this task; our own cancels end its waits.
+                call.cancel(Reason.DRAIN, "the server cancelled the request's task")
+                raise
+            raise ModelBroke("it let a CancelledError out that nobody had sent") from error
+
+    async def _run(self, request: ModelRequest, call: ModelCall) -> ASGIApp:
+        body = await request.read(self._settings)
+        if self._runner.not_ready() is not None:
+            raise not_ready()
+        inputs = self._inputs.read(self._method, body, request.headers.get("content-type"))
+        call.admit()
+        if self._method == PREDICT:
+            result = await call.predict(inputs, request)
+        else:
+            result = await call.method(self._method, inputs, request)
+        form = Form.of(request, method=self._method, heartbeat=self._settings.heartbeat)
+        return await response_to(result, call, form)
+
+
+def _raise_cancelled(error: Exception, call: ModelCall) -> None:
+    """What a model raises when it was cut short is no failure, however it looks.
+
+    Raises:
+        StreamCancelled: It was cut short.
+    """
+    cause = call.token.cancellation
+    if cause is None or isinstance(error, StreamCancelled):
+        return
+    if not is_word_of_cancel(error):
+        logger.warning(
+            "request %s: the model failed after it was told to stop", call.id, exc_info=error
+        )
+    raise StreamCancelled(cause) from error

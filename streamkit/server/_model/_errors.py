@@ -1,0 +1,160 @@
+"""Errors of a model class as clients of Truss know them: `{"error": …}` and two headers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from enum import IntEnum
+from types import TracebackType
+from typing import Final, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from streamkit.asgi import STATUS, error_event
+from streamkit.errors import BadPayload, RequestRefused, StreamCancelled, UsageBug
+from streamkit.runner._model import dump_json
+
+logger = logging.getLogger("streamkit.server")
+
+NOT_READY: Final = "Model with name model is not ready."  # Truss calls each of them so
+_MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
+_NO_BODY: Final = frozenset({204, 304})
+_RETRY_AFTER: Final = {"retry-after": "1"}
+_OURS: Final = ("streamkit.", "anyio.", "starlette.", "threading")
+
+
+class Code(IntEnum):
+    """Whose fault it was, as the header ``x-baseten-error-code`` says it."""
+
+    SERVER = 500
+    MODEL = 600
+    CLIENT = 700
+
+
+class ClientError(Exception):
+    """The request is wrong, and no work of the model's was begun."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+class ModelBroke(Exception):
+    """The model did what none may; it is answered as any error of a model's."""
+
+
+class NoForm(Exception):
+    """What the model returned has no form that can be sent; ``__cause__`` says why."""
+
+
+def error_headers(code: Code) -> dict[str, str]:
+    """The two headers that each of Truss's errors has."""
+    return {"x-baseten-error-source": "04", "x-baseten-error-code": str(int(code))}
+
+
+def method_missing(name: str) -> ClientError:
+    """The path is that of a method which this model does not have."""
+    return ClientError(404, f"`{name}` must only be called if model has it.")
+
+
+def not_ready() -> RequestRefused:
+    """The model is loading, or does not take requests any more."""
+    return RequestRefused(NOT_READY, retry_after=1.0, status=503)
+
+
+def answer_to(error: Exception) -> Response:
+    """What the client is told of it; the innards of the model's own errors stay inside."""
+    match error:
+        case HTTPException():
+            return _raised_by_model(error)
+        case ClientError():
+            return _answer(error.status, str(error), Code.CLIENT, error.headers)
+        case BadPayload():
+            return _answer(400, str(error), Code.CLIENT)
+        case RequestRefused():
+            headers = {"retry-after": str(math.ceil(error.retry_after))}
+            return _answer(error.status, str(error), Code.MODEL, headers)
+        case StreamCancelled():
+            status = STATUS[error.cancellation.reason]
+            said = error_event(error)["error"]["message"]
+            return _answer(status, said, Code.MODEL, _RETRY_AFTER if status == 503 else None)
+        case NoForm(__cause__=cause):
+            said = f"Unhandled exception: {type(cause).__name__}: {cause}"
+            return _answer(500, said, Code.SERVER)
+        case _:
+            return _answer(500, _MODEL_FAILED, Code.MODEL)
+
+
+def log_failure(error: Exception, request_id: str) -> None:
+    """Say once what broke, where the model's author will look for it."""
+    match error:
+        case StreamCancelled() | RequestRefused() | ClientError() | BadPayload():
+            pass
+        case ClientDisconnect():
+            pass
+        case HTTPException(status_code=status) if status < 500:  # an answer, and no failure
+            logger.info("request %s: the model answered %d%s", request_id, status, _place(error))
+        case UsageBug() if _own_frames(error) is None:  # its message says all of it
+            logger.error("request %s failed: %s", request_id, error)
+        case NoForm(__cause__=cause):
+            logger.error(
+                "request %s failed: what the model returned cannot be sent: %s", request_id, cause
+            )
+        case _:
+            frames = _own_frames(error) or error.__traceback__
+            logger.error(
+                "request %s failed in the model", request_id, exc_info=(type(error), error, frames)
+            )
+
+
+def is_word_of_cancel(error: Exception) -> bool:
+    """Whether code that was cut short says so with it, and nothing else."""
+    if isinstance(error, ExceptionGroup):
+        inner = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(is_word_of_cancel(each) for each in inner)
+    return isinstance(error, StreamCancelled | ClientDisconnect | HTTPException)
+
+
+def _raised_by_model(error: HTTPException) -> Response:
+    if error.status_code in _NO_BODY:
+        headers = {**error_headers(Code.MODEL), **(error.headers or {})}
+        return Response(status_code=error.status_code, headers=headers)
+    return _answer(error.status_code, error.detail, Code.MODEL, error.headers)
+
+
+def _answer(
+    status: int, said: object, code: Code, headers: Mapping[str, str] | None = None
+) -> Response:
+    try:
+        content = dump_json({"error": said})
+    except (TypeError, ValueError):  # a detail that JSON has no form for
+        content = dump_json({"error": str(said)})
+    return Response(
+        content,
+        status,
+        headers={**error_headers(code), **(headers or {})},
+        media_type="application/json",
+    )
+
+
+def _own_frames(error: BaseException) -> TracebackType | None:
+    """The traceback from the first line on that is the model's; None if there is none."""
+    frames = error.__traceback__
+    while frames is not None and _is_ours(frames):
+        frames = frames.tb_next
+    return frames
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    return str(frames.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)
+
+
+def _place(error: BaseException) -> str:
+    frames = _own_frames(error)
+    if frames is None:
+        return ""
+    return f" in {frames.tb_frame.f_code.co_filename}, line {frames.tb_lineno}"

@@ -1,0 +1,99 @@
+"""The routes that run nothing: what the model is, and whether it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamkit.runner._model import LoadedModel, ModelRunner
+
+from ._errors import answer_to, not_ready
+from ._health import Health
+
+Ask = Callable[[], Awaitable[object]]
+
+
+class Look:
+    """These routes over one runner."""
+
+    __slots__ = ("_health", "_runner", "_since")
+
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
+        self._health: Health | None = None
+        self._since = int(datetime.now(UTC).timestamp())
+
+    def attach(self, loaded: LoadedModel) -> None:
+        """The model is loaded, and may have a word to say on its health."""
+        method = loaded.methods.by_name.get("is_healthy")
+        self._health = Health(method) if method else None
+
+    def close(self) -> None:
+        """Give up a question that the model has not answered."""
+        if self._health is not None:
+            self._health.close()
+
+    def routes(self) -> list[Route]:
+        """All of them. There is one model, so that any name will do, as on Truss."""
+        asks: dict[str, Ask] = {
+            "/": self.alive,
+            "/v1/models": self.models,
+            "/v1/models/{model_name}": self.ready,  # `GET …/model:predict` as well, as on Truss
+            "/v1/models/{model_name}/loaded": self.loaded,
+            "/v1/models/{model_name}/schema": self.schema,
+            "/ping": self.loaded,
+        }
+        return [Route(path, _endpoint(ask)) for path, ask in asks.items()]
+
+    async def alive(self) -> object:
+        """The process works."""
+        return True
+
+    async def loaded(self) -> object:
+        """The model is loaded, and takes requests."""
+        if self._runner.not_ready() is not None:
+            raise not_ready()
+        return {}
+
+    async def ready(self) -> object:
+        """As :meth:`loaded`, and the model itself does not say that it is unhealthy."""
+        await self.loaded()
+        if self._health is not None and await self._health.check() is False:
+            raise not_ready()
+        return {}
+
+    async def schema(self) -> object:
+        """What ``predict`` takes and gives, as far as annotations say it."""
+        loaded = self._runner.loaded
+        if loaded is None:
+            raise HTTPException(503, "Schema not available, please try again later.")
+        schema = None
+        if schema is None:
+            raise HTTPException(404, "No schema found")
+        return schema
+
+    async def models(self) -> object:
+        """The one model, as OpenAI's clients list them."""
+        model = {
+            "id": self._runner.books.name,
+            "object": "model",
+            "created": self._since,
+            "owned_by": "streamkit",
+        }
+        return {"object": "list", "data": [model]}
+
+
+def _endpoint(ask: Ask) -> Callable[[Request], Awaitable[Response]]:
+    # A function for each path: metrics tell paths apart by it.
+    async def endpoint(_: Request) -> Response:
+        try:
+            return JSONResponse(await ask())
+        except Exception as error:  # noqa: BLE001 - answered
+            return answer_to(error)
+
+    return endpoint
