@@ -82,7 +82,11 @@ def test_the_payload_is_parsed_for_the_first_stage() -> None:
         return report.payload_needed, report.payload.partition(" (")[0]
 
     both = "def preprocess(self, {}): ...\ndef predict(self, inputs): ..."
-    assert payload(both.format("inputs")) == (True, "parsed and validated, for preprocess")
+    assert payload(both.format("inputs")) == (True, "parsed, for preprocess")
+    assert payload("def predict(self, x: list[int]): ...") == (
+        True,
+        "parsed and validated as `list[int]`, for predict",
+    )
     assert payload(both.format("request: Request")) == (False, "not parsed: preprocess")
     assert payload("def predict(self, r: Request): ...") == (False, "not parsed: predict")
     assert payload("async def websocket(self, ws): ...") == (None, "")

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from streamkit.errors import TargetNotFound
 from streamkit.runner._model._shape import KNOWN, ROUTES, STAGES, Shape, Takes, problems
@@ -18,12 +19,13 @@ from ._on_loop import on_loop_hazards
 from ._on_threads import thread_hazards
 from ._paths import ASKS_CLIENT, line_that_asks, running
 from ._reach import reach
-from ._report import Finding, MethodReport, Report, Severity, in_order
+from ._report import Code, Finding, MethodReport, Report, Severity, in_order
 from ._stages import stage_findings
 
-__all__ = ["Finding", "MethodReport", "Report", "Severity", "check", "check_source"]
+__all__ = ["Code", "Finding", "MethodReport", "Report", "Severity", "check", "check_source"]
 
-_CALLED_FOR_REQUESTS = (*STAGES, *ROUTES, "websocket")
+_CALLED_FOR_REQUESTS: Final = (*STAGES, *ROUTES, "websocket")
+_SAYS_NOTHING: Final = ("", "Any", "None", "object", "typing.Any")
 
 
 def check(spec: str) -> Report:
@@ -53,13 +55,13 @@ def check_source(file: Path, source: bytes, class_name: str, root: Path | None =
         names = Names(ast.parse(source))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 0
-        wrong = Finding(line, Severity.ERROR, "syntax", f"this is no Python: {error}")
+        wrong = Finding(line, Severity.ERROR, Code.SYNTAX, f"this is no Python: {error}")
         return Report(file, class_name, line, findings=(wrong,))
     model = read_class(names, class_name)
     if model is None:
         text = f"class {class_name} is made where this check does not look: check the file it is in"
         return Report(
-            file, class_name, 0, findings=(Finding(0, Severity.NOTE, "unseen-class", text),)
+            file, class_name, 0, findings=(Finding(0, Severity.NOTE, Code.UNSEEN_CLASS, text),)
         )
     return _report(file, model, root or file.parent)
 
@@ -112,7 +114,7 @@ def _refusals(model: ModelClass, shapes: dict[str, Shape]) -> Iterator[Finding]:
         if problem.method is None and model.foreign:
             continue  # a base that this check cannot read may have it
         line = model.members[problem.method].line if problem.method else model.node.lineno
-        yield Finding(line, Severity.ERROR, "definition", problem.text, problem.method)
+        yield Finding(line, Severity.ERROR, Code.DEFINITION, problem.text, problem.method)
 
 
 def _unseen(name: str, member: Member, guessed: ast.expr | None) -> Iterator[Finding]:
@@ -121,16 +123,16 @@ def _unseen(name: str, member: Member, guessed: ast.expr | None) -> Iterator[Fin
             f"{name}: taken for a request, since it has to be one: `{ast.unparse(guessed)}` comes "
             "from where this check does not look"
         )
-        yield Finding(guessed.lineno, Severity.NOTE, "unseen-annotation", text, name)
+        yield Finding(guessed.lineno, Severity.NOTE, Code.UNSEEN_ANNOTATION, text, name)
     if member.callee is None and not member.oddity:
         text = f"{name}: made where this check does not look; taken for a method with inputs"
-        yield Finding(member.line, Severity.NOTE, "unseen-method", text, name)
+        yield Finding(member.line, Severity.NOTE, Code.UNSEEN_METHOD, text, name)
     for decorator in member.callee.unsure if member.callee else ():
         text = (
             f"{name}: taken as if `@{decorator}` kept its kind and used functools.wraps; this "
             "check does not look there"
         )
-        yield Finding(member.line, Severity.NOTE, "unseen-decorator", text, name)
+        yield Finding(member.line, Severity.NOTE, Code.UNSEEN_DECORATOR, text, name)
 
 
 def _foreign_bases(model: ModelClass) -> Iterator[Finding]:
@@ -138,7 +140,7 @@ def _foreign_bases(model: ModelClass) -> Iterator[Finding]:
         text = (
             f"what {model.node.name} inherits from `{ast.unparse(base)}` is not seen by this check"
         )
-        yield Finding(base.lineno, Severity.NOTE, "unseen-base", text)
+        yield Finding(base.lineno, Severity.NOTE, Code.UNSEEN_BASE, text)
 
 
 def _payload(model: ModelClass, shapes: dict[str, Shape]) -> tuple[str, bool | None]:
@@ -150,5 +152,7 @@ def _payload(model: ModelClass, shapes: dict[str, Shape]) -> tuple[str, bool | N
     if takes is None or not model.members[first].callee:
         return "cannot be told", None
     if takes in (Takes.INPUTS, Takes.BOTH):
-        return f"parsed and validated, for {first} (line {line})", True
+        annotation = shapes[first].parameters[0].annotation
+        validated = f" and validated as `{annotation}`" if annotation not in _SAYS_NOTHING else ""
+        return f"parsed{validated}, for {first} (line {line})", True
     return f"not parsed: {first} (line {line}) takes {takes}", False

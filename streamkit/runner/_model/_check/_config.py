@@ -9,7 +9,7 @@ from typing import Any, Final
 from streamkit.runner._model._defaults import DEFAULTS
 from streamkit.runner._model._target import Target
 
-from ._report import Finding, Severity
+from ._report import Code, Finding, Severity
 
 # Keys → what to do by hand.
 _BY_HAND: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
@@ -48,4 +48,4 @@ def _transport(raw: dict[str, Any]) -> object:
 
 def _note(file: Path, lines: Sequence[str], key: str, text: str) -> Finding:
     starts = (number for number, line in enumerate(lines, 1) if line.lstrip().startswith(f"{key}:"))
-    return Finding(next(starts, 0), Severity.NOTE, "by-hand", text, file=file)
+    return Finding(next(starts, 0), Severity.NOTE, Code.BY_HAND, text, file=file)

@@ -12,7 +12,7 @@ from ._callee import own_nodes
 from ._class import ModelClass
 from ._names import Names
 from ._paths import Running
-from ._report import Finding, warning
+from ._report import Code, Finding, warning
 
 _HTTP: Final = ("delete", "get", "head", "options", "patch", "post", "put", "request")
 _ASYNC_CLIENT: Final = "use an httpx.AsyncClient"
@@ -61,7 +61,7 @@ def _blocks(node: ast.AST, method: str, what: str, advice: str) -> Finding:
         f"{what} holds the event loop: no other request moves and no cancel is heard meanwhile; "
         f"{advice}"
     )
-    return warning(node, "blocks-loop", method, text)
+    return warning(node, Code.BLOCKS_LOOP, method, text)
 
 
 def _blocking(names: Names, method: str, function: ast.AST) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _not_awaited(_: Names, method: str, function: ast.AST) -> Iterator[Finding]:
                     "is_disconnected() is not awaited, so it is always true: "
                     f"write `await {ast.unparse(node)}`"
                 )
-                yield warning(node, "not-awaited", method, text)
+                yield warning(node, Code.NOT_AWAITED, method, text)
             case _:
                 pass
 
@@ -166,7 +166,7 @@ def _swallows(node: ast.AST, method: str, said: str, advice: str) -> Finding:
         f"`{said}` swallows the cancel, and what follows runs on until it is cancelled again, "
         f"{CLOSE_GRACE:.3g} s later: {advice}"
     )
-    return warning(node, "swallows-cancel", method, text)
+    return warning(node, Code.SWALLOWS_CANCEL, method, text)
 
 
 def _swallower(

@@ -12,7 +12,7 @@ from ._callee import own_nodes
 from ._class import Member, ModelClass
 from ._names import Names
 from ._paths import ASKS, ASKS_CLIENT, line_that_asks, running
-from ._report import Finding, warning
+from ._report import Code, Finding, warning
 
 _THREADS: Final = frozenset(
     {
@@ -52,7 +52,7 @@ def _threads_of_its_own(model: ModelClass, member: Member) -> Iterator[Finding]:
                     "hand it `current_token()` and have it look at `.cancelled` (for transformers, "
                     "in a StoppingCriteria)"
                 )
-                yield warning(node, "thread-runs-on", member.name, text)
+                yield warning(node, Code.THREAD_RUNS_ON, member.name, text)
 
 
 def _starts_a_thread(names: Names, function: ast.expr) -> bool:
@@ -122,8 +122,8 @@ _DEAF_CALL: Final = (
     "`current_token()`, or write an `async def` around an engine that can be aborted"
 )
 # The likeliest first.
-_LONG: Final[tuple[tuple[Callable[[ModelClass, ast.AST], bool], str, str], ...]] = (
-    (_is_loop_of_work, "deaf-loop", _DEAF_LOOP),
-    (_is_work, "deaf-call", _DEAF_CALL),
-    (_is_loop_of_calls, "deaf-loop", _DEAF_LOOP),
+_LONG: Final[tuple[tuple[Callable[[ModelClass, ast.AST], bool], Code, str], ...]] = (
+    (_is_loop_of_work, Code.DEAF_LOOP, _DEAF_LOOP),
+    (_is_work, Code.DEAF_CALL, _DEAF_CALL),
+    (_is_loop_of_calls, Code.DEAF_LOOP, _DEAF_LOOP),
 )

@@ -19,19 +19,43 @@ class Severity(StrEnum):
     NOTE = "note"  # worth to know
 
 
+class Code(StrEnum):
+    """What kind of finding it is: stable names, with what they mean in docs/reference/check.md."""
+
+    SYNTAX = "syntax"
+    DEFINITION = "definition"
+    CONSTRUCTOR = "constructor"
+    DEAF_CALL = "deaf-call"
+    DEAF_LOOP = "deaf-loop"
+    THREAD_RUNS_ON = "thread-runs-on"
+    BLOCKS_LOOP = "blocks-loop"
+    SWALLOWS_CANCEL = "swallows-cancel"
+    NOT_AWAITED = "not-awaited"
+    STREAM_AND_POSTPROCESS = "stream-and-postprocess"
+    FAILS_ON_CALL = "fails-on-call"
+    DROPS_RESULT = "drops-result"
+    OWN_RESPONSE = "own-response"
+    BY_HAND = "by-hand"
+    UNSEEN_ANNOTATION = "unseen-annotation"
+    UNSEEN_BASE = "unseen-base"
+    UNSEEN_CLASS = "unseen-class"
+    UNSEEN_DECORATOR = "unseen-decorator"
+    UNSEEN_METHOD = "unseen-method"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line of a report.
 
     Attributes:
         line: In the model's file; 0 where it is about none of its lines.
-        code: A stable name for this kind of finding.
+        code: Which kind of finding.
         method: The method that it is about; None: the class, or the file.
     """
 
     line: int
     severity: Severity
-    code: str
+    code: Code
     text: str
     method: str | None = None
     file: Path | None = None  # another one than the model's
@@ -76,7 +100,7 @@ class Report:
         return sum(finding.severity is severity for finding in self.findings)
 
 
-def warning(node: ast.AST, code: str, method: str, text: str) -> Finding:
+def warning(node: ast.AST, code: Code, method: str, text: str) -> Finding:
     """Make a finding about a method, at a place in its code."""
     line: int = getattr(node, "lineno", 0)
     return Finding(line, Severity.WARNING, code, f"{method}: {text}", method)

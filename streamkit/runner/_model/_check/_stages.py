@@ -13,7 +13,7 @@ from ._callee import own_nodes, parameters
 from ._class import ModelClass
 from ._paths import running
 from ._reach import code_kind, returned_streams
-from ._report import Finding, Severity, warning
+from ._report import Code, Finding, Severity, warning
 
 _GENERATORS: Final = (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
 _GIVEN: Final = frozenset({"config", "data_dir", "environment", "lazy_data_resolver", "secrets"})
@@ -29,7 +29,7 @@ def stage_findings(model: ModelClass, shapes: Mapping[str, Shape], root: Path) -
     yield from _constructor(model, root)
 
 
-def _note(line: int, code: str, method: str | None, text: str) -> Finding:
+def _note(line: int, code: Code, method: str | None, text: str) -> Finding:
     text = f"{method}: {text}" if method else text
     return Finding(line, Severity.NOTE, code, text, method)
 
@@ -40,13 +40,13 @@ def _streams_into_postprocess(model: ModelClass) -> Iterator[Finding]:
         return
     why = f"and `postprocess` (line {postprocess.line}) takes no stream: it is answered 500"
     if code_kind(predict) in _GENERATORS and predict.callee is not None:
-        yield warning(predict.callee.node, "stream-and-postprocess", "predict", f"yields, {why}")
+        yield warning(predict.callee.node, Code.STREAM_AND_POSTPROCESS, "predict", f"yields, {why}")
     for node in returned_streams(model, predict):
         text = f"a request that gets here returns a generator, {why}"
-        yield warning(node, "stream-and-postprocess", "predict", text)
+        yield warning(node, Code.STREAM_AND_POSTPROCESS, "predict", text)
     for node in _responses(model):
         text = f"a request that gets here returns a response, {why}"
-        yield warning(node, "stream-and-postprocess", "predict", text)
+        yield warning(node, Code.STREAM_AND_POSTPROCESS, "predict", text)
 
 
 def _own_responses(model: ModelClass) -> Iterator[Finding]:
@@ -56,7 +56,7 @@ def _own_responses(model: ModelClass) -> Iterator[Finding]:
                 "a StreamingResponse is sent as it is; a client that leaves ends its iterator, and "
                 "the slot is held until then"
             )
-            yield _note(node.lineno, "own-response", "predict", text)
+            yield _note(node.lineno, Code.OWN_RESPONSE, "predict", text)
 
 
 def _responses(model: ModelClass) -> list[ast.Call]:
@@ -81,7 +81,7 @@ def _drops(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
     for before, name in (("preprocess", "predict"), ("predict", "postprocess")):
         if before in shapes and name in shapes and shapes[name].takes is Takes.NOTHING:
             text = f"it takes nothing, so what `{before}` returns is dropped"
-            yield _note(model.members[name].line, "drops-result", name, text)
+            yield _note(model.members[name].line, Code.DROPS_RESULT, name, text)
 
 
 def _fails_on_each_call(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def _fails_on_each_call(model: ModelClass, shapes: Mapping[str, Shape]) -> Itera
                 f"`{shape.parameters[0].name}` takes no inputs, which come by position: each call "
                 f"fails; write `{name}(self, inputs)`"
             )
-            yield warning(callee.node, "fails-on-call", name, text)
+            yield warning(callee.node, Code.FAILS_ON_CALL, name, text)
 
 
 def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterato
     load = model.members.get("load")
     if load is not None and load.callee is not None and load.callee.kind in _GENERATORS:
         text = f"{model.node.name}.load yields, so calling it would run nothing"
-        yield Finding(load.line, Severity.ERROR, "definition", text, "load")
+        yield Finding(load.line, Severity.ERROR, Code.DEFINITION, text, "load")
     setup = shapes.get("setup_environment")
     if setup is not None and setup.takes not in (None, Takes.INPUTS):
         callee = model.members["setup_environment"].callee
@@ -110,7 +110,7 @@ def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterato
             "it is called with the environment alone, so each call fails: write "
             "`setup_environment(self, environment)`"
         )
-        yield warning(callee.node, "fails-on-call", "setup_environment", text)
+        yield warning(callee.node, Code.FAILS_ON_CALL, "setup_environment", text)
 
 
 def _constructor(model: ModelClass, root: Path) -> Iterator[Finding]:
@@ -133,4 +133,4 @@ def _constructor(model: ModelClass, root: Path) -> Iterator[Finding]:
                 f"{model.node.name}.__init__: nothing gives it `{name}`: give it a default, or "
                 f"read it from one of {known}, or add an extension of that name"
             )
-            yield Finding(constructor.line, Severity.ERROR, "constructor", text)
+            yield Finding(constructor.line, Severity.ERROR, Code.CONSTRUCTOR, text)
