@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from streamkit.errors import BadPayload
 
 _STRUCTURED: Final = b"V"
+_MOST_DIMENSIONS: Final = 64  # numpy's; 32 until numpy 2
 _PICKLED: Final = b"O"
 # What numpy's own `dtype.str` gives for types whose bytes are their value. Not "O" and "T": their
 # bytes are addresses, and numpy follows them wherever the client says.
@@ -82,10 +83,13 @@ def _numpy() -> Any:
 
 
 def _view(numpy: Any, dtype: Any, shape: tuple[int, ...], data: bytes) -> Any:
+    # Of numpy's own rules: -1 is for it to guess, elements of no bytes it makes as many as asked.
+    # And the product of a million integers is one that takes minutes.
+    if len(shape) > _MOST_DIMENSIONS or any(length < 0 for length in shape):
+        raise ValueError(f"an array has at most {_MOST_DIMENSIONS} dimensions, none negative")
     count = prod(shape)
-    # numpy takes -1 for "guess", and elements of no bytes as many as are asked for.
-    if any(length < 0 for length in shape) or (count and not dtype.itemsize):
-        raise ValueError(f"no array has the shape {shape} of {dtype}")
+    if count and not dtype.itemsize:
+        raise ValueError("elements of no bytes")
     if count * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes are not {count} elements of {dtype.itemsize} bytes")
     return numpy.ndarray(shape, dtype, data)
