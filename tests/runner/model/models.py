@@ -10,7 +10,7 @@ import anyio
 
 from streamkit import current_token
 
-STEPS = 3
+CHUNKS = ["a", "b", "c"]
 
 
 class Counted:
@@ -38,25 +38,25 @@ class Coroutine(Counted):
 
 
 class AsyncGenerator(Counted):
-    async def predict(self, inputs: Any) -> AsyncIterator[int]:
+    async def predict(self, inputs: Any) -> AsyncIterator[str]:
         with self.inside():
-            for step in range(STEPS):
+            for chunk in CHUNKS:
                 await anyio.sleep(0.1)
-                yield step
+                yield chunk
 
 
 class Function(Counted):
     def predict(self, inputs: Any) -> Any:
         with self.inside():
-            for _ in range(STEPS):
+            for _ in CHUNKS:
                 current_token().raise_if_cancelled()
             return ["value"]
 
 
 class Generator(Counted):
-    def predict(self, inputs: Any) -> Iterator[int]:
+    def predict(self, inputs: Any) -> Iterator[str]:
         with self.inside():
-            yield from range(STEPS)
+            yield from CHUNKS
 
 
 class ReturnsAsyncIterator(Counted):
@@ -70,10 +70,10 @@ class Chunks:
     def __init__(self, counted: Counted) -> None:
         self._items = AsyncGenerator.predict(counted, None)  # type: ignore[arg-type]
 
-    def __aiter__(self) -> AsyncIterator[int]:
+    def __aiter__(self) -> AsyncIterator[str]:
         return self
 
-    async def __anext__(self) -> int:
+    async def __anext__(self) -> str:
         return await anext(self._items)
 
     async def aclose(self) -> None:
@@ -117,42 +117,42 @@ class SyncStages(Counted):
 
 
 class GeneratorPreprocess(Counted):
-    async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+    async def preprocess(self, inputs: Any) -> AsyncIterator[str]:
         with self.inside():
-            for step in range(STEPS + 1):  # one more than is read
+            for chunk in [*CHUNKS, "is not read"]:
                 await anyio.sleep(0.1)
-                yield step
+                yield chunk
 
-    async def predict(self, inputs: Any) -> AsyncIterator[int]:
+    async def predict(self, inputs: Any) -> AsyncIterator[str]:
         with self.inside():
-            async for step in inputs:
-                yield step
-                if step == STEPS - 1:
+            async for chunk in inputs:
+                yield chunk
+                if chunk == CHUNKS[-1]:
                     return
 
 
 class SyncGeneratorPreprocess(Counted):
-    def preprocess(self, inputs: Any) -> Iterator[int]:
+    def preprocess(self, inputs: Any) -> Iterator[str]:
         with self.inside():
-            yield from range(STEPS + 1)
+            yield from [*CHUNKS, "is not read"]
 
-    def predict(self, inputs: Any) -> Iterator[int]:
+    def predict(self, inputs: Any) -> Iterator[str]:
         with self.inside():
-            for step, _ in zip(inputs, range(STEPS), strict=False):
-                yield step
+            for chunk, _ in zip(inputs, CHUNKS, strict=False):
+                yield chunk
 
 
 class GeneratorPostprocess(Counted):
     async def predict(self, inputs: Any) -> Any:
         with self.inside():
             await anyio.sleep(0.1)
-            return STEPS
+            return CHUNKS
 
-    async def postprocess(self, inputs: Any) -> AsyncIterator[int]:
+    async def postprocess(self, inputs: Any) -> AsyncIterator[str]:
         with self.inside():
-            for step in range(inputs):
+            for chunk in inputs:
                 await anyio.sleep(0.1)
-                yield step
+                yield chunk
 
 
 KINDS = {

@@ -12,11 +12,11 @@ from streamkit.runner._model import ModelRunner
 from streamkit.testing import every_cancel_point, every_moment
 
 from .conftest import Serve, ask
-from .models import KINDS, STEPS, Counted
+from .models import CHUNKS, KINDS, Counted
 
 pytestmark = pytest.mark.asyncio_only
 
-ANSWERS = (["value"], list(range(STEPS)))
+ANSWERS = (["value"], CHUNKS)
 
 
 class Scene:
