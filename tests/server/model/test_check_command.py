@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from streamkit.runner._model._check import Code
 from streamkit.server import cli
 
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "check.md"
 GOOD = """\
 import asyncio
 
@@ -115,6 +118,24 @@ def test_a_finding_in_the_config_has_its_place(
     said = capsys.readouterr().out
     assert said.startswith("model/model.py:6: class Model would load: 1 note\n")
     assert "\nconfig.yaml:2: note: requirements: " in said
+
+
+def test_the_reference_page_shows_what_is_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.read_text()
+    blocks = dict(re.findall(r"```(python|console)\n(.*?)```", page, re.DOTALL))
+    (folder / "model.py").write_text(blocks["python"])
+
+    assert cli.main(["check", "model.py"]) == 0
+
+    assert f"$ streamkit check model.py\n{capsys.readouterr().out}" == blocks["console"]
+
+
+def test_the_reference_page_has_every_code() -> None:
+    table = PAGE.read_text().partition("<!-- codes -->")[2].partition("<!-- /codes -->")[0]
+
+    assert re.findall(r"^\| `(.*?)`", table, re.MULTILINE) == list(Code)
 
 
 def test_machines_get_one_json_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
