@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamkit._core import cancel_scope, current_token
+from streamkit.errors import StreamCancelled
 from streamkit.runner._model import LoadedModel, ModelRunner
 
 from ._errors import answer_to, not_ready
@@ -92,7 +94,10 @@ def _endpoint(ask: Ask) -> Callable[[Request], Awaitable[Response]]:
     # A function for each path: metrics tell paths apart by it.
     async def endpoint(_: Request) -> Response:
         try:
-            return JSONResponse(await ask())
+            with cancel_scope(current_token()):
+                return JSONResponse(await ask())
+        except StreamCancelled:
+            raise
         except Exception as error:  # noqa: BLE001 - answered
             return answer_to(error)
 
