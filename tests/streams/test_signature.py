@@ -7,7 +7,8 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
+from typing import TYPE_CHECKING, Annotated, Any, NewType, Optional, Union
+from typing import Optional as Maybe
 
 import fastapi
 import pytest
@@ -15,6 +16,8 @@ import starlette.requests
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
+from streamkit import cancellable
+from streamkit.streams import REQUEST, makes_stream, namespace_of
 from streamkit.streams._signature import find_request, request_parameter
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ def make_request() -> Request:
 
 
 Alias = Annotated[Request, "from the framework"]
+Late = NewType("Late", Request)
 
 
 def plain(prompt: str, request: Request) -> None: ...
@@ -45,6 +49,9 @@ def old_union(prompt: str, request: Union[str, Request]) -> None: ...  # noqa: U
 def new_union(prompt: str, request: Request | None = None) -> None: ...
 def annotated(prompt: str, request: Annotated[Request, Any]) -> None: ...
 def alias(prompt: str, request: Alias) -> None: ...
+def generic(prompt: str, request: Request[Any]) -> None: ...
+def renewed(prompt: str, request: Late) -> None: ...
+def renamed(prompt: str, request: Maybe[Request] = None) -> None: ...  # noqa: UP045
 def quoted(prompt: str, request: "Request") -> None: ...  # noqa: UP037
 def quoted_union(prompt: str, request: "Request | None") -> None: ...  # noqa: UP037
 def quoted_inside(prompt: str, request: Optional["Request"]) -> None: ...  # noqa: UP037, UP045
@@ -71,6 +78,9 @@ FOUND: list[Callable[..., object]] = [
     new_union,
     annotated,
     alias,
+    generic,
+    renewed,
+    renamed,
     quoted,
     quoted_union,
     quoted_inside,
@@ -281,6 +291,63 @@ def test_what_stands_there_must_be_one() -> None:
     assert find_request(plain, ("hi", "not a request"), {}) is None
     assert find_request(plain, ("hi",), {}) is None
     assert find_request(optional, ("hi", None), {}) is None
+
+
+class Holder:
+    class Mine(Request):
+        pass
+
+    def list(self) -> None: ...
+
+    def nested(self, prompt: list[str], request: Mine) -> None: ...
+
+    @functools.wraps(nested)
+    def decorated(self, *args: Any) -> None: ...
+
+    partial = functools.partial(plain)
+
+    def __call__(self, prompt: str, request: Mine) -> None: ...
+
+
+def test_names_of_the_class_resolve_for_its_bound_methods_after_all_others() -> None:
+    holder = Holder()
+
+    for bound in (holder.nested, holder.decorated, holder.__call__):
+        namespace = namespace_of(bound)
+        assert namespace["Mine"] is Holder.Mine
+        assert namespace["list"] is list
+    assert namespace_of(holder.partial)["Late"] is Late
+    assert "Mine" not in namespace_of(Holder.nested)
+    assert namespace_of(len)["list"] is list
+
+
+def test_what_a_model_takes_is_a_request_and_no_other_connection() -> None:
+    for annotation in (Request, OurRequest, "Request | None", "elsewhere.Request"):
+        assert REQUEST.judge(annotation, globals()).is_request
+    for annotation in (HTTPConnection, WebSocket, "WebSocket", "elsewhere.HTTPConnection"):
+        assert not REQUEST.judge(annotation, globals()).is_request
+
+
+def test_what_cancellable_makes_of_generators_is_known_and_nothing_around_it() -> None:
+    async def agen() -> Any:
+        yield
+
+    def gen() -> Any:
+        yield
+
+    async def coroutine() -> None: ...
+    def function() -> None: ...
+
+    made = cancellable(agen)
+
+    @functools.wraps(made)
+    def around() -> Any:
+        return made()
+
+    assert makes_stream(made)
+    assert makes_stream(cancellable(gen))
+    for other in (agen, around, cancellable(coroutine), cancellable(function), [], len):
+        assert not makes_stream(other)  # type: ignore[arg-type]
 
 
 def test_nothing_of_a_function_is_kept_alive() -> None:
