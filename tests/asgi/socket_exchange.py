@@ -18,12 +18,24 @@ class SocketExchange:
         silent: ``send()`` to a client that left does nothing, as on hypercorn; otherwise it raises,
             as on uvicorn. A blocked one is then never released, either.
         denies: Whether the server can answer a handshake with an HTTP response.
+        path: Of the handshake.
+        headers: Of the handshake.
     """
 
-    def __init__(self, app: Any, *says: str, silent: bool = False, denies: bool = True) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *says: str,
+        silent: bool = False,
+        denies: bool = True,
+        path: str = "/",
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.app = app
         self.silent = silent
         self.extensions = {"websocket.http.response": {}} if denies else {}
+        self.path = path
+        self.headers = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
         self.inbox: deque[dict[str, Any]] = deque([{"type": "websocket.connect"}])
         self.sent: list[dict[str, Any]] = []
         self.received = self.attempts = 0
@@ -115,9 +127,9 @@ class SocketExchange:
         scope = {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "path": "/",
+            "path": self.path,
             "query_string": b"",
-            "headers": [],
+            "headers": self.headers,
             "subprotocols": [],
             "extensions": self.extensions,
         }

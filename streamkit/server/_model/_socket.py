@@ -1,0 +1,172 @@
+"""The websocket of a model class: accepted, run, closed with the code that says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final, cast
+
+import anyio.lowlevel
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from streamkit._core import SCOPE_KEY, Reason
+from streamkit.errors import RequestRefused, StreamCancelled
+from streamkit.runner._model import ModelCall, ModelRunner
+
+from ._errors import ModelBroke, answer_to, log_failure, not_ready
+
+logger = logging.getLogger("streamkit.server")
+
+PATH: Final = "/v1/websocket"
+METHOD: Final = "websocket"
+
+_DONE: Final = 1000
+_UNSUPPORTED: Final = 1003
+_BROKE: Final = 1011
+# The words that clients of Truss know.
+_NO_WEBSOCKET: Final = "WebSocket is not implemented on this deployment."
+_MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
+_CAN_DENY: Final = "websocket.http.response"
+
+
+class ModelSocket:
+    """The route, as an ASGI app: its call lasts as long as the websocket.
+
+    Args:
+        runner: Runs the model.
+    """
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI.
+
+        Raises:
+            StreamCancelled: It was cut short; the middleware closes it with the code that fits.
+        """
+        call = self._runner.accept(request_id=_proposed_id(scope), token=scope[SCOPE_KEY].token)
+        websocket = ModelWebSocket(scope, receive, send, call)
+        try:
+            with call:
+                await self._serve(websocket, call)
+        except StreamCancelled:
+            raise
+        except _Missing:
+            logger.error(_NO_WEBSOCKET)  # noqa: TRY400 - it is the client's mistake
+            await websocket.accept()
+            await websocket.close(_UNSUPPORTED, _NO_WEBSOCKET)
+        except Exception as error:  # noqa: BLE001 - told to the client, and logged
+            log_failure(_as_failure(error), call.id)
+            await _tell(websocket, error)
+
+    async def _serve(self, websocket: ModelWebSocket, call: ModelCall) -> None:
+        try:
+            self._admit(call)
+            await websocket.accept(headers=[(b"x-request-id", call.id.encode())])
+            with contextlib.suppress(WebSocketDisconnect):  # a model may end itself so, as on Truss
+                await call.method(METHOD, websocket, None)
+            call.token.raise_if_cancelled()
+            call.answering()
+            await _close(websocket, _DONE)
+            await call.complete()
+        except Exception as error:
+            _raise_cancelled(error, call)
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                # Only a server that shuts down cancels this task; our own cancels end its waits.
+                call.cancel(Reason.DRAIN, "the server cancelled the websocket's task")
+                raise
+            broke = "it let a CancelledError out that nobody had sent"
+            raise ModelBroke(broke) from error  # noqa: ASYNC104 - it was the model's own
+
+    def _admit(self, call: ModelCall) -> None:
+        loaded = self._runner.loaded
+        if loaded is None or self._runner.not_ready() is not None:
+            raise not_ready()
+        if loaded.methods.websocket is None:
+            call.refuse()
+            raise _Missing
+        call.admit()
+
+
+class ModelWebSocket(WebSocket):
+    """What the model is given: Starlette's own, which can also be asked as a request can."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
+        # The call in place of the middleware's handle: what the model makes cancellable hangs on
+        # it then.
+        super().__init__({**scope, SCOPE_KEY: call}, receive, send)
+        self._call = call
+
+    async def is_disconnected(self) -> bool:
+        """Whether to stop: the client left, or the websocket was cut short otherwise, or is over.
+
+        Engines written for Truss ask it of whatever they are given.
+        """
+        await anyio.lowlevel.checkpoint()
+        return self._call.asked() or self._call.token.finished
+
+
+class _Missing(Exception):
+    """The model has no ``websocket``."""
+
+
+async def _close(websocket: WebSocket, code: int, reason: str = "") -> None:
+    """Close it, unless the model did."""
+    if websocket.application_state is WebSocketState.CONNECTED:
+        await websocket.close(code, reason)
+
+
+async def _tell(websocket: WebSocket, error: Exception) -> None:
+    if websocket.application_state is not WebSocketState.CONNECTING:
+        await _close(websocket, _BROKE, _MODEL_FAILED)
+    elif isinstance(error, RequestRefused) and _CAN_DENY in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(answer_to(error))
+    else:
+        await websocket.close()  # which servers turn into a 403
+
+
+def _as_failure(error: Exception) -> Exception:
+    """What would be an answer elsewhere is none here."""
+    if not isinstance(error, HTTPException):
+        return error
+    failure = ModelBroke("a websocket has no status: close it with a code instead")
+    failure.__cause__ = error
+    return failure
+
+
+def _raise_cancelled(error: Exception, call: ModelCall) -> None:
+    """What a model raises when it was cut short is no failure, however it looks.
+
+    Raises:
+        StreamCancelled: It was cut short.
+    """
+    cause = call.token.cancellation
+    if cause is None or isinstance(error, StreamCancelled):
+        return
+    if not _is_word_of_end(error):
+        logger.warning(
+            "request %s: the model failed after it was told to stop", call.id, exc_info=error
+        )
+    raise StreamCancelled(cause) from error
+
+
+def _is_word_of_end(error: Exception) -> bool:
+    """Whether it says that the websocket is over, and nothing else."""
+    if isinstance(error, ExceptionGroup):
+        inner = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(_is_word_of_end(each) for each in inner)
+    return isinstance(error, StreamCancelled | WebSocketDisconnect | OSError)
+
+
+def _proposed_id(scope: Scope) -> str | None:
+    proposed = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    return proposed[0].decode("latin-1").strip() if len(proposed) == 1 else None
