@@ -69,12 +69,21 @@ class Validator:
         except ValidationError as error:
             raise explain(error, value) from None
 
-    def schema(self, ref_template: str = REFS) -> JsonSchema | None:
-        """Return the JSON schema of what is taken, or None where there is none."""
+    def schema(self, ref_template: str = REFS, *, answer: bool = False) -> JsonSchema | None:
+        """Return the JSON schema of what is taken, or None where there is none.
+
+        Args:
+            ref_template: How a schema names another, which then stands in its ``$defs``.
+            answer: Whether it is for what ``dump_json`` writes of such a value instead.
+        """
         if self._adapter is None:
             return None
         try:
-            return self._adapter.json_schema(ref_template=ref_template)
+            return self._adapter.json_schema(
+                by_alias=not answer,
+                ref_template=ref_template,
+                mode="serialization" if answer else "validation",
+            )
         except PydanticInvalidForJsonSchema:
             return None
 
