@@ -83,6 +83,10 @@ class _Patient:
         self._silent = False
         before = self.cycle
         super().data_received(data)  # type: ignore[misc]
+        speaks: Any = self.transport.get_protocol()
+        if speaks is not self:  # it is a websocket's from here on
+            self._stop_waiting()
+            return
         self._measure_head(before, len(data))
         if self.cycle is None or self.cycle.response_complete:
             self._wait_for_head()

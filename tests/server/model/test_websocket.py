@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from fastapi import HTTPException, WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import ConnectionClosed
 
 from streamkit import cancellable
 from streamkit._core import Phase, Reason, held, wait_held
 from streamkit.engines import FakeEngine
 from streamkit.testing import every_moment
 from tests.asgi.socket_exchange import SocketExchange
+from tests.server.serving import Served, serving
 
 PATH = "/v1/websocket"
 
@@ -446,3 +452,96 @@ async def test_whatever_happens_in_any_turn_leaves_clean_books(serve, act):
     report = await every_moment(run, happen, check=check)
 
     assert report.runs > 10
+
+
+# -- `streamkit serve` -----------------------------------------------------------------------------
+
+MODEL = """
+import asyncio
+from fastapi import WebSocket
+from streamkit.engines import FakeEngine
+
+class Model:
+    def load(self):
+        self.closed = 0
+
+    async def websocket(self, websocket: WebSocket):
+        engine = FakeEngine(slots=1, step_ms=5)
+        try:
+            async for prompt in websocket.iter_text():
+                if prompt == "closed?":
+                    await websocket.send_json(self.closed)
+                    continue
+                async for chunk in engine.generate(prompt, max_tokens=100_000):
+                    await websocket.send_text(chunk.text)
+        finally:
+            await asyncio.sleep(0.01)  # cleanup may await
+            self.closed += 1
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    file = tmp_path_factory.mktemp("websocket") / "talk.py"
+    file.write_text(MODEL)
+    flags = ("--read-timeout", "0.3", "--drain-grace", "0.2")
+    with serving(str(file), *flags) as process:
+        yield process
+
+
+def open_websocket(served: Served) -> connect_websocket:
+    return connect_websocket(served.url.replace("http", "ws") + PATH, close_timeout=1)
+
+
+async def requests_of(served: Served) -> list[dict[str, Any]]:
+    return (await anyio.to_thread.run_sync(served.get, "/v1/requests"))["requests"]
+
+
+@pytest.mark.realtime
+async def test_a_websocket_outlives_the_time_that_its_handshake_had(served):
+    async with open_websocket(served) as client:
+        await anyio.sleep(0.5)
+        await client.send("closed?")
+        assert int(await client.recv()) >= 0
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("way", ["close", "abort"])
+async def test_a_client_of_a_real_server_leaves_and_the_next_is_served(served, way):
+    client = await open_websocket(served)
+    await client.send("tell me")
+    for _ in range(3):
+        await client.recv()
+    if way == "close":
+        await client.close()
+    else:
+        client.transport.abort()
+
+    with anyio.fail_after(5):
+        while (last := (await requests_of(served))[0])["phase"] != "cancelled":  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    assert (last["reason"], last["proof"]) == ("client_disconnect", "joined")
+    async with open_websocket(served) as another:
+        await another.send("closed?")
+        assert int(await another.recv()) >= 1
+
+
+@pytest.mark.realtime
+async def test_a_server_that_is_told_to_stop_closes_its_websockets_with_the_reason(served):
+    client = await open_websocket(served)
+    await client.send("tell me")
+    await client.recv()
+    served.signal()
+    with pytest.raises(ConnectionClosed) as closed:
+        await read_on(client)
+
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "drain")
+    status, log = await anyio.to_thread.run_sync(served.wait)
+    assert status == 0
+    assert "Traceback" not in log
+
+
+async def read_on(client: ClientConnection) -> None:
+    while True:
+        await client.recv()
