@@ -65,6 +65,11 @@ class ModelCall(Case):
     All of it runs in the one task that calls these, so that context variables reach from stage to
     stage; sync code runs on threads. A cancel ends the stage that is running, wherever it waits.
     The slot is given back when all that was begun in it has ended, however long after.
+
+    Attributes:
+        tally: What the model made.
+        on_given_up: Called when it was cancelled and its work does not end: whoever waits for an
+            answer need not wait for that.
     """
 
     __slots__ = (
@@ -75,6 +80,7 @@ class ModelCall(Case):
         "_patience",
         "_tenure",
         "_work",
+        "on_given_up",
         "tally",
     )
 
@@ -83,6 +89,7 @@ class ModelCall(Case):
     ) -> None:
         self._model_host = host
         self.tally: Tally = Tally()
+        self.on_given_up: Callable[[], object] | None = None
         self._work = Work()
         self._tenure: Tenure | None = None
         self._made_before = 0  # chunks, when the cancel came
@@ -348,6 +355,8 @@ class ModelCall(Case):
             self._work,
             "its slot is quarantined until that ends" if in_slot else "it holds no slot",
         )
+        if self.on_given_up is not None:
+            self.on_given_up()
 
     def _ended_late(self) -> None:
         logger.warning("the work of request %s, which was given up, has ended", self.id)
