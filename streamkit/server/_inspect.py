@@ -37,6 +37,7 @@ class Inspect:
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
             Route("/metrics", self.metrics),
+            Route("/metrics/", self.metrics_of_truss),
         ]
 
     async def requests(self, request: Request) -> Response:
@@ -91,6 +92,10 @@ class Inspect:
     async def metrics(self, _: Request) -> Response:
         """What Prometheus reads."""
         return Response(self._metrics.expose(), media_type=CONTENT_TYPE)
+
+    async def metrics_of_truss(self, request: Request) -> Response:
+        """The same, at the path that scrapers of Truss were given."""
+        return await self.metrics(request)
 
 
 def describe(account: Account) -> dict[str, Any]:

@@ -162,3 +162,10 @@ async def test_metrics_know_each_path_by_its_own_name(serve, ask) -> None:
         "/v1/models/{model_name}/loaded",
     ):
         assert f'route="{route}"' in metrics
+
+
+async def test_metrics_are_where_scrapers_of_truss_look(serve) -> None:
+    exchange = await get(serve(Echo), "/metrics/")
+
+    assert exchange.status == 200
+    assert "streamkit_" in exchange.text
