@@ -62,7 +62,10 @@ class RequestKind:
 
         Nothing of the user's is evaluated. ``namespace`` gives the names in strings a meaning.
         """
-        leaves = list(_leaves(annotation, namespace))
+        try:
+            leaves = list(_leaves(annotation, namespace))
+        except RecursionError:  # an alias of itself admits nothing
+            return Verdict(False, certain=True)
         unknown = {leaf for leaf in leaves if isinstance(leaf, str)}
         if any(self.covers(leaf) for leaf in leaves if not isinstance(leaf, str)):
             return Verdict(True, certain=True)

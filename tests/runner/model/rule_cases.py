@@ -227,6 +227,23 @@ TAKES = [
         predict="inputs: function",
     ),
     whole(
+        "a name made of itself",
+        f"{HEAD}\nRequest = Optional[Request]\nclass Model:\n"
+        "    def predict(self, inputs, request: Request): ...",
+        predict="inputs and request: function",
+    ),
+    whole(
+        "names in a circle",
+        """
+        first = second = str
+        first = "second"
+        second = "first"
+        class Model:
+            def predict(self, inputs: "first"): ...
+        """,
+        predict="inputs: function",
+    ),
+    whole(
         "imported where it can be, else None",
         """
         try:

@@ -378,6 +378,17 @@ def test_a_function_that_does_not_ask_is_told_once() -> None:
     """) == [(7, "deaf-loop"), (12, "deaf-call"), (16, "deaf-loop")]
 
 
+def test_a_stream_that_a_function_returns_is_closed_and_need_not_ask() -> None:
+    source = """
+        def predict(self, x):
+            return self.stream(x)
+        def stream(self, x):
+            for each in x:
+                yield self.model(each)
+    """
+    assert findings(source) == []
+
+
 def test_a_function_that_may_be_interrupted_need_not_ask() -> None:
     assert findings("@cancellable(interrupt=True)\ndef predict(self, x): self.model(x)") == []
 
@@ -424,6 +435,7 @@ def test_a_stream_that_meets_a_postprocess_is_told() -> None:
         ("def predict(self, **kwargs): ...", [(1, "fails-on-call")]),
         ("def predict(self, x): ...\ndef setup_environment(self): ...", [(2, "fails-on-call")]),
         ("predict = made()", [(1, "unseen-method")]),
+        ("@property\ndef predict(self): ...", [(2, "unseen-method")]),
         ("@requests.decorator\ndef predict(self, x): ...", [(2, "unseen-decorator")]),
         ("def predict(self, x, r: requests.Thing): ...", [(1, "unseen-annotation")]),
         ("def predict(self, x): ...\ndef load(self): yield", [(2, "definition")]),

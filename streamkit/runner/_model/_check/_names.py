@@ -19,6 +19,7 @@ _REQUESTS: Final = frozenset(
     {"starlette.requests.Request", "fastapi.Request", "fastapi.requests.Request"}
 )
 _TYPING: Final = frozenset({"typing", "typing_extensions"})
+_ALIASES: Final = 20  # of one another, before they are taken for a circle
 _KNOWN: Final = sys.stdlib_module_names | {"fastapi", "pydantic", "starlette", "streamkit"}
 
 
@@ -110,15 +111,19 @@ class Names:
             node = node.value if isinstance(node, ast.Subscript) else node.func
         return self._resolve(node) or Symbol(f"?.{ast.unparse(node)}")
 
-    def _resolve(self, node: ast.expr) -> object:
+    def _resolve(self, node: ast.expr, aliases: int = 0) -> object:
+        if aliases > _ALIASES:
+            return None
         match node:
             case ast.Name(id=name):
                 found = self.bound.get(name) or self._inside.get(name)
                 if found is None and hasattr(builtins, name):
                     return Symbol(f"builtins.{name}")
-                return self._resolve(found.expression) if isinstance(found, Alias) else found
+                if isinstance(found, Alias):
+                    return self._resolve(found.expression, aliases + 1)
+                return found
             case ast.Attribute(value=value, attr=name):
-                return getattr(self._resolve(value), name, None)
+                return getattr(self._resolve(value, aliases), name, None)
             case _:
                 return None
 
@@ -136,7 +141,8 @@ class Names:
                     self.functions[name] = statement
             case _:
                 for name, value in assigned(statement):
-                    into[name] = self._value(value)
+                    if not (name in into and _mentions(value, name)):  # `Request = Request | None`
+                        into[name] = self._value(value)
 
     def _value(self, value: ast.expr) -> object:
         match value:
@@ -147,6 +153,10 @@ class Names:
                 return Symbol(f"{maker.path}()") if isinstance(maker, Symbol) else object()
             case _:
                 return Alias(value)
+
+
+def _mentions(value: ast.expr, name: str) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(value))
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, object]:
