@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
@@ -10,23 +10,32 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamkit import __version__
 from streamkit._core import cancel_scope, current_token
 from streamkit.errors import StreamCancelled
 from streamkit.runner._model import LoadedModel, ModelRunner
 
 from ._errors import answer_to, not_ready
 from ._health import Health
+from ._openapi import openapi
+from ._schema import truss_schema
 
 Ask = Callable[[], Awaitable[object]]
 
 
 class Look:
-    """These routes over one runner."""
+    """These routes over one runner.
 
-    __slots__ = ("_health", "_runner", "_since")
+    Args:
+        runner: Runs the model.
+        run: The method that each path runs.
+    """
 
-    def __init__(self, runner: ModelRunner) -> None:
+    __slots__ = ("_health", "_run", "_runner", "_since")
+
+    def __init__(self, runner: ModelRunner, run: Mapping[str, str]) -> None:
         self._runner = runner
+        self._run = run
         self._health: Health | None = None
         self._since = int(datetime.now(UTC).timestamp())
 
@@ -49,6 +58,7 @@ class Look:
             "/v1/models/{model_name}/loaded": self.loaded,
             "/v1/models/{model_name}/schema": self.schema,
             "/ping": self.loaded,
+            "/openapi.json": self.openapi,
         }
         return [Route(path, _endpoint(ask)) for path, ask in asks.items()]
 
@@ -74,10 +84,17 @@ class Look:
         loaded = self._runner.loaded
         if loaded is None:
             raise HTTPException(503, "Schema not available, please try again later.")
-        schema = None
+        schema = truss_schema(loaded.methods)
         if schema is None:
             raise HTTPException(404, "No schema found")
         return schema
+
+    async def openapi(self) -> object:
+        """What every path takes and gives, as an OpenAPI document."""
+        loaded = self._runner.loaded
+        if loaded is None:
+            raise not_ready()
+        return openapi(loaded.methods, self._run, title=loaded.name, version=__version__)
 
     async def models(self) -> object:
         """The one model, as OpenAI's clients list them."""

@@ -28,6 +28,7 @@ _LOOK: Final = {
     "/health/live": "The process works.",
     "/health/ready": "Requests are taken.",
     "/metrics": "Prometheus text.",
+    "/openapi.json": "This document.",
 }
 
 

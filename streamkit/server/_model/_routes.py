@@ -43,7 +43,7 @@ class ModelRoutes:
         self._runner = runner
         self._settings = settings
         self._inputs = ModelInputs()
-        self._look = Look(runner)
+        self._look = Look(runner, RUN)
 
     def attach(self, loaded: LoadedModel) -> None:
         """The model is loaded: read what its methods take."""
