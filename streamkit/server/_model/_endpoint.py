@@ -51,9 +51,7 @@ class Endpoint:
         visit.wait_for_books(call.id)
         try:
             with call:
-                await self._serve(ModelRequest(scope, receive, send, call), call, send)
-                if owner.response_complete:
-                    await call.complete()
+                await self._serve(scope, receive, send, call)
         except Exception as error:  # noqa: BLE001 - answered, or logged
             log_failure(error, call.id)
             # Where nobody listens, or the status has gone out, nothing can be said any more: the
@@ -61,10 +59,13 @@ class Endpoint:
             if not (owner.gone or owner.response_started):
                 await answer_to(error)(scope, receive, send)
 
-    async def _serve(self, request: ModelRequest, call: ModelCall, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
+        request = ModelRequest(scope, receive, send, call)
         try:
             response = await self._run(request, call)
             await response(request.scope, request.receive, send)
+            if scope[SCOPE_KEY].response_complete:
+                await call.complete()
         except (BadPayload, ClientError):
             call.refuse()
             raise
