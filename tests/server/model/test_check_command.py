@@ -203,7 +203,12 @@ def test_a_config_that_cannot_be_used_is_status_1(
     assert "runtime.predict_concurrency" in err
 
 
-def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_command_and_its_exit_statuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main([]) == 2
+    assert "check   say how a model class will be cancelled" in capsys.readouterr().err
+
     with pytest.raises(SystemExit):
         cli.main(["check", "--help"])
 
