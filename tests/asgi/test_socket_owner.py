@@ -1,5 +1,6 @@
 """A websocket's client leaves: the work stops at once, and the app hears of it in its own words."""
 
+import asyncio
 import socket
 
 import anyio
@@ -473,6 +474,42 @@ async def test_a_plain_endpoint_is_woken_by_a_drain_and_begins_nothing_new(log):
     assert exchange.closed == (1012, "drain")
 
 
+async def test_an_app_hears_of_its_client_before_it_hears_of_a_cancel(log):
+    async def app(scope, receive, send) -> None:
+        log.append((await receive())["type"])
+        log.append((await receive())["type"])
+
+    async def receive():
+        await anyio.sleep(1)
+        return {"type": "websocket.connect"}
+
+    async def send(message) -> None:
+        log.append(message["type"])
+
+    middleware = CancellationMiddleware(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(middleware, {"type": "websocket", "path": "/"}, receive, send)
+        await anyio.sleep(0.5)
+        middleware.cancel_all(Reason.DRAIN)
+
+    assert log == ["websocket.connect", "websocket.disconnect", "websocket.close"]
+
+
+async def test_who_goes_on_asking_lets_others_run(log):
+    async def app(scope, receive, send) -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(anyio.lowlevel.checkpoint)
+                log.append((await receive())["type"])
+            log.append(len(asyncio.all_tasks()) < 10)
+
+    exchange = SocketExchange(CancellationMiddleware(app))
+    exchange.leave()
+    await exchange.run()
+
+    assert log == ["websocket.connect", *["websocket.disconnect"] * 9, True]
+
+
 @pytest.mark.parametrize("denies", [True, False])
 async def test_a_handshake_that_is_cancelled_is_refused_with_the_reason(denies):
     @cancellable
@@ -570,6 +607,7 @@ async def test_a_client_that_left_during_the_handshake_is_refused_for_the_server
         exchange.leave(1006)
 
     assert exchange.outcome == "returned"
+    assert exchange.attempts == 1
 
 
 # -- what the server does not say ------------------------------------------------------------------

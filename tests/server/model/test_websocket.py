@@ -112,6 +112,7 @@ async def test_a_model_without_the_method_says_so_by_closing(serve, caplog):
     assert exchange.sent[0]["type"] == "websocket.accept"
     assert exchange.closed == (1003, "WebSocket is not implemented on this deployment.")
     assert "not implemented" in caplog.text
+    assert app.runner.statistics().refused == {"invalid": 1}
 
 
 @pytest.mark.parametrize("denies", [True, False])
@@ -294,6 +295,39 @@ async def test_what_is_cancellable_inside_hangs_on_the_websocket(serve):
 
     await ended(app)
     assert log == [Reason.CLIENT_DISCONNECT]
+
+
+async def test_what_takes_the_websocket_hangs_on_its_request(serve):
+    log: list[object] = []
+
+    @cancellable(on_cancel=lambda c: log.append(c.reason))
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.receive_text()
+        await anyio.sleep(60)
+
+    class Model:
+        async def websocket(self, websocket):
+            await talk(websocket)
+
+    exchange = await connect(serve(Model, request_timeout=5), "hello").run()
+
+    assert log == [Reason.DEADLINE]
+    assert exchange.closed == (1008, "deadline")
+
+
+async def test_a_model_that_calls_its_cancel_a_disconnect_was_cancelled_all_the_same(serve):
+    class Model:
+        async def websocket(self, websocket):
+            try:
+                await anyio.sleep(60)
+            except anyio.get_cancelled_exc_class():
+                raise WebSocketDisconnect from None
+
+    app = serve(Model, request_timeout=5)
+    exchange = await connect(app).run()
+
+    assert exchange.closed == (1008, "deadline")
+    assert (await ended(app)).reason is Reason.DEADLINE
 
 
 async def test_a_client_may_name_its_websocket_and_cancel_it_by_that_name(serve):
