@@ -72,6 +72,8 @@ class Endpoint:
         except Exception as error:
             _raise_cancelled(error, call)
             raise
+        except SystemExit as error:  # asyncio would end the server with it
+            raise ModelBroke(f"it called sys.exit({error.code!r})") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -4,10 +4,10 @@ import json
 from collections.abc import AsyncGenerator, Generator
 
 import anyio
+import fastapi.responses
 import msgpack
 import numpy as np
 import pytest
-from fastapi.responses import EventSourceResponse as FastApiEvents
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 from starlette.background import BackgroundTask
@@ -288,11 +288,15 @@ async def test_cookies_of_a_streaming_response_are_all_sent(serve, ask) -> None:
     assert exchange.headers_received["content-type"] == "text/plain; charset=utf-8"
 
 
+# Older releases of FastAPI have none.
+FastApiEvents = getattr(fastapi.responses, "EventSourceResponse", StreamingResponse)
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: EventSourceResponse(produce({"data": "a"}), ping=0),
-        lambda: FastApiEvents(produce(b"data: a\r\n\r\n")),
+        lambda: EventSourceResponse(produce({"data": "a"}), ping=1000),
+        lambda: FastApiEvents(produce(b"data: a\r\n\r\n"), media_type="text/event-stream"),
         lambda: EventStream(produce("a")),
     ],
     ids=["sse-starlette", "fastapi", "ours"],
@@ -321,7 +325,7 @@ async def test_a_file_can_be_the_answer(serve, ask, tmp_path) -> None:
     [
         lambda task: PlainTextResponse("x", background=task),
         lambda task: StreamingResponse(produce("x"), background=task),
-        lambda task: EventSourceResponse(produce({"data": "x"}), ping=0, background=task),
+        lambda task: EventSourceResponse(produce({"data": "x"}), ping=1000, background=task),
     ],
     ids=["whole", "stream", "events"],
 )

@@ -133,6 +133,16 @@ async def test_a_cancelled_error_that_nobody_sent_is_the_models_failure(serve, a
     assert ending.outcome == "failed"
 
 
+@WAYS
+async def test_a_model_that_wants_to_end_the_process_fails_instead(
+    serve, ask, kind, accept, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = await ask(serve(kind(SystemExit(3))), accept=accept).run()
+
+    assert said(exchange) == (500, FIXED, "600")
+    assert "it called sys.exit(3)" in caplog.text
+
+
 async def test_a_stage_after_a_stream_is_refused_when_it_comes_to_that(
     serve, ask, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -176,7 +176,7 @@ class OurEvents(Streams):
 
 class TheirEvents(Streams):
     async def predict(self, inputs):
-        return EventSourceResponse(self.stream(inputs), ping=0)
+        return EventSourceResponse(self.stream(inputs), ping=1000)
 
 
 class Subclass(StreamingResponse):
