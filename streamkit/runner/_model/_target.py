@@ -111,12 +111,20 @@ def _folder(spec: str, path: Path) -> Target:
     if target.source is not None:
         _require_class(target, target.source)
     elif not (root / EXTENSIONS / EXTENSION_MODEL / "extension.py").is_file():
-        hint = _did_you_mean(source.name, _python_files(source.parent))
-        raise TargetNotFound(
-            f"{spec!r}: there is no file {source}{hint}; model_module_dir and model_class_filename "
-            f"in {config_file} say where it is"
-        )
+        raise TargetNotFound(_no_model_file(target, source))
     return target
+
+
+def _no_model_file(target: Target, source: Path) -> str:
+    near = _did_you_mean(source.name, _python_files(source.parent))
+    text = f"{target.spec!r}: there is no file {source}{near}"
+    if target.config.raw[EXTENSION_MODEL] and not near:
+        return (
+            f"{text}; {EXTENSION_MODEL} of {target.config_file} has Truss build a model, which "
+            f"needs {EXTENSIONS}/{EXTENSION_MODEL}/extension.py; write a class, or add that file"
+        )
+    where = f"model_module_dir and model_class_filename in {target.config_file} say where it is"
+    return f"{text}; {where}"
 
 
 def _file(spec: str, path: Path, class_name: str) -> Target:

@@ -138,8 +138,9 @@ async def test_a_parameter_that_nobody_gives_is_told(load: Load) -> None:
 
     assert isinstance(error.__cause__, ModelDefinitionError)
     assert str(error) == (
-        "Model: nobody gives its constructor the parameter 'engine'; give it a default, or take "
-        "one of config, data_dir, secrets, lazy_data_resolver, environment"
+        "Model: nobody gives its constructor the parameter 'engine'; give it a default, take one "
+        "of config, data_dir, secrets, lazy_data_resolver, environment, "
+        "or (in a folder) add extensions/engine/extension.py"
     )
     assert describe_failure(error) == str(error), "no traceback for a mistake that is understood"
 

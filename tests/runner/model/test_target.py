@@ -165,6 +165,7 @@ def test_a_file_that_is_no_python_is_left_to_the_import(text: str) -> None:
         ("bare", "there is no config.yaml in "),
         ("yml", "rename config.yml"),
         ("hollow", "model/model.py; did you mean models.py?"),
+        ("engine", "needs extensions/trt_llm/extension.py"),
     ],
 )
 def test_what_is_not_there_is_told_with_where_and_a_way_out(spec: str, fragment: str) -> None:
@@ -176,5 +177,6 @@ def test_what_is_not_there_is_told_with_where_and_a_way_out(spec: str, fragment:
     write("yml/config.yml")
     write("hollow/config.yaml", "")
     write("hollow/model/models.py")
+    write("engine/config.yaml", "trt_llm: {build: {}}")
 
     assert fragment in told(spec)
