@@ -127,5 +127,6 @@ def _unknown(call: Callable[..., object], parameter: inspect.Parameter, offered:
         return f"{name}: its parameter {parameter.name!r} cannot be given by keyword; drop the `/`"
     return (
         f"{name}: nobody gives its constructor the parameter {parameter.name!r}; "
-        f"give it a default, take one of {known}, or (in a folder) add {EXTENSIONS}/{parameter.name}/extension.py"
+        f"give it a default, take one of {known}, "
+        f"or (in a folder) add {EXTENSIONS}/{parameter.name}/extension.py"
     )
