@@ -12,6 +12,7 @@ from streamkit.errors import BadPayload
 
 _STRUCTURED: Final = b"V"
 _MOST_DIMENSIONS: Final = 64  # numpy's; 32 until numpy 2
+_MOST_EMPTY: Final = 1_000_000
 _PICKLED: Final = b"O"
 # What numpy's own `dtype.str` gives for types whose bytes are their value. Not "O" and "T": their
 # bytes are addresses, and numpy follows them wherever the client says.
@@ -90,9 +91,26 @@ def _view(numpy: Any, dtype: Any, shape: tuple[int, ...], data: bytes) -> Any:
     count = prod(shape)
     if count and not dtype.itemsize:
         raise ValueError("elements of no bytes")
+    # Rows of nothing cost nothing here, and a list each once somebody calls `tolist()`.
+    if not count and prod(shape[: shape.index(0)]) > _MOST_EMPTY:
+        raise ValueError(f"more than {_MOST_EMPTY} empty rows")
     if count * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes are not {count} elements of {dtype.itemsize} bytes")
-    return numpy.ndarray(shape, dtype, data)
+    array = numpy.ndarray(shape, dtype, data)
+    _check_text(numpy, array)
+    return array
+
+
+def _check_text(numpy: Any, array: Any) -> None:
+    """Any 32 bits pass for a character, until the text is looked at; then numpy breaks."""
+    dtype = array.dtype
+    for name in dtype.names or ():
+        _check_text(numpy, array[name])
+    if dtype.kind != "U" or not array.size:
+        return
+    characters = numpy.dtype("u4").newbyteorder(dtype.byteorder)
+    if numpy.ascontiguousarray(array).ravel().view(characters).max() > sys.maxunicode:
+        raise ValueError("text that is none")
 
 
 def _dtype(numpy: Any, described: object) -> Any:

@@ -45,8 +45,11 @@ def _typed_dict(typed_dict: Any, within: tuple[Any, ...]) -> Any:
     hints = typing.get_type_hints(typed_dict, include_extras=True)
     fields: dict[str, Any] = {}
     for name, hint in hints.items():
-        kind = _rebuilt(_unmarked(hint), (*within, typed_dict))
-        fields[name] = Required[kind] if name in typed_dict.__required_keys__ else NotRequired[kind]
+        # Its keys are wrong where annotations are postponed: what a field says itself comes first.
+        mark: Any = Required if name in typed_dict.__required_keys__ else NotRequired
+        marked = hint if get_origin(hint) in _MARKS else mark[hint]
+        kind = _rebuilt(get_args(marked)[0], (*within, typed_dict))
+        fields[name] = get_origin(marked)[kind]
     make: Any = typing_extensions.TypedDict
     made = make(typed_dict.__name__, fields)
     made.__doc__ = typed_dict.__doc__
@@ -54,7 +57,3 @@ def _typed_dict(typed_dict: Any, within: tuple[Any, ...]) -> Any:
     if hasattr(typed_dict, "__pydantic_config__"):
         made.__pydantic_config__ = typed_dict.__pydantic_config__
     return made
-
-
-def _unmarked(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) in _MARKS else hint

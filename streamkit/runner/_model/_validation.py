@@ -9,7 +9,7 @@ from typing import Any, Final, ForwardRef, TypeAlias, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
-from ._explain import explain
+from ._explain import explain, refuse
 from ._typed_dicts import supported
 
 JsonSchema: TypeAlias = dict[str, Any]
@@ -68,6 +68,8 @@ class Validator:
             return self._adapter.validate_python(value)
         except ValidationError as error:
             raise explain(error, value) from None
+        except UnicodeEncodeError:  # by pydantic, of a message of the user's with such text in it
+            raise refuse([("", "half of a surrogate pair is no text")]) from None
 
     def schema(self, ref_template: str = REFS, *, answer: bool = False) -> JsonSchema | None:
         """Return the JSON schema of what is taken, or None where there is none.
