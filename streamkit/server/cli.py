@@ -13,7 +13,7 @@ from streamkit import __version__
 __all__ = ["main"]
 
 _COMMANDS: Final = {
-    "serve": ("streamkit.server._serve", "serve an engine over HTTP"),
+    "serve": ("streamkit.server._serve", "serve a model class or an engine over HTTP"),
     "check": ("streamkit.server._check", "say how a model class will be cancelled"),
     "demo": ("streamkit.server.demo", "watch clients leave, and the engine stop"),
 }

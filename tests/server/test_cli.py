@@ -28,7 +28,7 @@ def test_help_names_the_commands_and_the_exit_statuses(
 ) -> None:
     assert status_of("--help") == 0
     text = capsys.readouterr().out
-    assert "serve   serve an engine over HTTP" in text
+    assert "serve   serve a model class or an engine over HTTP" in text
     assert "demo    watch clients leave, and the engine stop" in text
     assert "2 wrong usage" in text
 
@@ -56,8 +56,13 @@ def test_help_for_serve_names_every_setting_and_option(
         pytest.param(["serve", "--port"], "--port: expected one argument", id="serve: no value"),
         pytest.param(
             ["serve", "my.module:Model"],
-            "this version serves engines alone, and no model class: leave 'my.module:Model' out",
-            id="serve: a model class",
+            "streamkit: 'my.module:Model': there is no module my on the import path",
+            id="serve: a model class that is not there",
+        ),
+        pytest.param(
+            ["serve", "model.py", "--engine", "fake"],
+            "either a model or an engine is served: leave out --engine, or 'model.py'",
+            id="serve: a model class and an engine",
         ),
         pytest.param(
             ["serve", "--engine-option", "slots"],
