@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 import anyio.lowlevel
@@ -19,6 +20,8 @@ from streamkit.runner._model import ModelCall, ModelRunner
 from ._errors import ModelBroke, answer_to, log_failure, not_ready
 
 logger = logging.getLogger("streamkit.server")
+
+Ask = Callable[[], Awaitable[bool]]
 
 PATH: Final = "/v1/websocket"
 METHOD: Final = "websocket"
@@ -105,14 +108,27 @@ class ModelWebSocket(WebSocket):
         # it then.
         super().__init__({**scope, SCOPE_KEY: call}, receive, send)
         self._call = call
+        self._patch: Ask | None = None
 
-    async def is_disconnected(self) -> bool:
-        """Whether to stop: the client left, or the websocket was cut short otherwise, or is over.
+    @property
+    def is_disconnected(self) -> Ask:
+        """Ask whether to stop: the client left, or it was cut short otherwise, or is over.
 
-        Engines written for Truss ask it of whatever they are given.
+        Engines written for Truss ask it of whatever they are given. There, a websocket could not
+        be asked, and published models put a function here that always says no. It is called, and
+        believed until there is something else to say: the engine is to stop all the same.
         """
+        return self._ask
+
+    @is_disconnected.setter
+    def is_disconnected(self, patch: Ask) -> None:
+        self._patch = patch
+
+    async def _ask(self) -> bool:
         await anyio.lowlevel.checkpoint()
-        return self._call.asked() or self._call.token.finished
+        if self._call.asked() or self._call.token.finished:
+            return True
+        return self._patch is not None and await self._patch()
 
 
 class _Missing(Exception):
@@ -164,6 +180,8 @@ def _is_word_of_end(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         inner = cast("ExceptionGroup[Exception]", error).exceptions
         return all(_is_word_of_end(each) for each in inner)
+    if isinstance(error, RuntimeError):  # Starlette's, for who goes on after it was told
+        return str(error).startswith("Cannot call ")
     return isinstance(error, StreamCancelled | WebSocketDisconnect | OSError)
 
 

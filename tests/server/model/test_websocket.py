@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -237,6 +239,24 @@ async def test_readers_and_writers_side_by_side_end_without_a_traceback(serve, c
     assert not caplog.records
 
 
+async def test_a_model_that_goes_on_after_it_was_told_made_no_mistake_worth_a_traceback(
+    serve, caplog
+):
+    class Model:
+        async def websocket(self, websocket):
+            for _ in range(3):
+                with contextlib.suppress(WebSocketDisconnect):
+                    await websocket.receive_text()
+
+    app = serve(Model)
+    async with connect(app) as exchange:
+        await anyio.sleep(1)
+        exchange.leave()
+
+    assert (await ended(app)).reason is Reason.CLIENT_DISCONNECT
+    assert not caplog.records
+
+
 async def test_an_error_after_the_client_left_is_said_and_is_no_failure_of_the_request(
     serve, caplog
 ):
@@ -381,43 +401,57 @@ async def test_a_cancelled_error_that_nobody_sent_is_an_error_of_the_models(serv
     assert (await ended(app)).phase is Phase.FAILED
 
 
-async def test_published_models_that_patch_the_question_onto_it_work(serve):
-    """As in orpheus-3b-websockets: its engine asks `is_disconnected()` of what it is given."""
-    log: list[object] = []
+class Published:
+    """As orpheus-3b-websockets: never gone, says its patch, and nobody ends its engine's reader."""
 
-    async def engine(request):
-        for number in range(1_000):
-            if await request.is_disconnected():
-                log.append("stopped")
-                return
-            await anyio.sleep(0.01)
-            yield f"{number}"
+    def __init__(self) -> None:
+        self.engine_ended: list[float] = []
 
-    class Model:
-        async def websocket(self, ws: WebSocket):
-            async def never():
-                return False
+    async def websocket(self, ws: WebSocket) -> None:
+        async def never() -> bool:
+            return False
 
-            ws.is_disconnected = never
-            try:
-                prompt = await ws.receive_json()
-                async for text in engine(ws):
-                    await ws.send_text(f"{prompt} {text}")
-            except WebSocketDisconnect:
-                log.append("flushed")
-            finally:
-                log.append("left")
+        ws.is_disconnected = never
+        prompt = await ws.receive_json()
+        try:
+            await self.flush(ws, prompt)
+        except WebSocketDisconnect:
+            await self.flush(ws, "the rest")
 
-    app = serve(Model)
+    async def flush(self, ws: Any, prompt: str) -> None:
+        tokens: asyncio.Queue[str] = asyncio.Queue()
+
+        async def produce() -> None:
+            async for token in self.generate(ws):
+                tokens.put_nowait(token)
+
+        self.task = asyncio.create_task(produce())  # noqa: TID251 - users do
+        while True:
+            await ws.send_text(f"{prompt} {await tokens.get()}")
+
+    async def generate(self, request: Any) -> AsyncIterator[str]:
+        try:
+            while not await request.is_disconnected():
+                await anyio.sleep(0.01)
+                yield "token"
+        finally:
+            self.engine_ended.append(anyio.current_time())
+
+
+async def test_a_published_model_that_says_never_stops_all_the_same(serve, caplog):
+    model = Published()
+    app = serve(model)
     async with connect(app, '"hi"') as exchange:
         await exchange.wait_sent(2)
         exchange.leave()
+        left_at = anyio.current_time()
 
     account = await ended(app)
-    assert log[-1] == "left"
     assert account.reason is Reason.CLIENT_DISCONNECT
-    assert account.proved_after <= 0.02
-    assert exchange.texts[:2] == ["hi 0", "hi 1"]
+    assert model.engine_ended
+    assert max(model.engine_ended) <= left_at + 0.02
+    assert exchange.texts[:2] == ["hi token", "hi token"]
+    assert not caplog.records
 
 
 async def test_a_model_may_ask_without_a_patch(serve):
