@@ -113,9 +113,10 @@ def _no_data(annotation: object) -> object | None:
 def _adapter(annotation: object) -> tuple[TypeAdapter[Any] | None, str | None]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(supported(annotation))
-        # Names that did not resolve are told at the first use, by releases from 2.10 on.
-        if not getattr(adapter, "pydantic_complete", True):
+        # A name in a model that does not resolve would be told at the first use.
+        if not getattr(adapter, "pydantic_complete", True):  # since pydantic 2.10
             adapter.rebuild(raise_errors=True)
+        _ = adapter.validator  # before, this looked
     except (PydanticUserError, NameError) as error:
         return None, f"pydantic cannot validate {annotation!r:.80}: {str(error).splitlines()[0]}"
     return adapter, None
