@@ -16,33 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 from streamkit._core import Cancellation, Interrupted, Reason
 from streamkit.streams import BREATHE_EVERY, close_orphans
 
+from ._close_codes import farewell, why_lost
 from ._owner import READ_AHEAD, Owner, means_closed
 from ._problems import cancelled_problem
 
 MESSAGES_AHEAD: Final = 1_024  # a minute of audio in small pieces, at half a kilobyte of ours each
 FAREWELL_LIMIT: Final = 5.0  # seconds; who does not read cannot be told why the websocket closes
 
-CLOSE_CODES: Final[Mapping[Reason, int]] = MappingProxyType(
-    {
-        Reason.CLIENT_DISCONNECT: 1001,  # these two never go out: nobody is there
-        Reason.WRITE_STALLED: 1001,
-        Reason.REQUESTED: 1008,
-        Reason.DEADLINE: 1008,
-        Reason.DRAIN: 1012,
-        Reason.SHED: 1013,
-        Reason.SUPERSEDED: 1008,
-        Reason.ENGINE_FAILED: 1011,
-        Reason.ERROR: 1011,
-    }
-)
-"""How a cancelled websocket is closed (RFC 6455 §7.4.1, and IANA's registry for 1012 and 1013).
-
-1008 is the standard's word for "no other fits", and the one that no client reconnects on by itself.
-The reason's own word goes with it as the text of the close frame.
-"""
-
 _LOST: Final[Message] = {"type": "websocket.disconnect", "code": 1006}
-_SERVER_RESTARTS: Final = 1012
 
 
 class ClientGone(OSError):
@@ -146,7 +127,7 @@ class SocketOwner(Owner):
             self.source.finish()
             return
         self._last = message
-        self._lose(*_why_lost(message))
+        self._lose(*why_lost(message))
 
     def _lose(self, reason: Reason, detail: str) -> None:
         self._lost = True
@@ -158,8 +139,9 @@ class SocketOwner(Owner):
         if not self._lost:
             self._ahead = deque(m for m in self._ahead if m["type"] == "websocket.connect")
             self._bytes_ahead = 0
+            self._read_on()
         if self._last is None:
-            self._last = dict(_LOST) if self._lost else _farewell("disconnect", cancellation)
+            self._last = dict(_LOST) if self._lost else farewell("disconnect", cancellation)
         self._tell_app()
 
     def _left_unseen(self, seen: str) -> None:
@@ -175,7 +157,10 @@ class SocketOwner(Owner):
         It costs nothing: a closed connection brings no more than what the server has in memory.
         """
         self._reading_out = True
-        if self._wanted is not None:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._wanted is not None and not self._is_full():
             self._wanted.set()
 
     # -- towards the app -----------------------------------------------------------------------
@@ -220,8 +205,7 @@ class SocketOwner(Owner):
     def _take(self) -> Message:
         message = self._ahead.popleft()
         self._bytes_ahead -= _size(message)
-        if self._wanted is not None and not self._is_full():
-            self._wanted.set()
+        self._read_on()
         return message
 
     async def send(self, message: Message) -> None:
@@ -292,7 +276,7 @@ class SocketOwner(Owner):
         """Close with the code that fits; refuse a handshake with the status that fits."""
         with anyio.move_on_after(FAREWELL_LIMIT) as scope, contextlib.suppress(ClientGone):
             if self.state is SocketState.OPEN:
-                await self.send(_farewell("close", cancellation))
+                await self.send(farewell("close", cancellation))
             elif self.state is SocketState.CONNECTING:
                 await self._deny(cancellation)
         if scope.cancelled_caught and self.transport is not None:
@@ -310,17 +294,3 @@ class SocketOwner(Owner):
 
 def _size(message: Message) -> int:
     return len(message.get("bytes") or b"") + len(message.get("text") or "")
-
-
-def _farewell(kind: str, cancellation: Cancellation) -> Message:
-    reason = cancellation.reason
-    return {"type": f"websocket.{kind}", "code": CLOSE_CODES[reason], "reason": str(reason)}
-
-
-def _why_lost(message: Message) -> tuple[Reason, str]:
-    code = message.get("code", 1005)
-    if code == _SERVER_RESTARTS and "reason" not in message:
-        # uvicorn's own word, at once on SIGTERM. What a client says has a reason, if only "".
-        return Reason.DRAIN, f"the server closes its websockets (code {code})"
-    said = f": {reason}" if (reason := message.get("reason")) else ""
-    return Reason.CLIENT_DISCONNECT, f"the websocket ended (code {code}{said})"

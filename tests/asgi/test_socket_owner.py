@@ -510,6 +510,23 @@ async def test_who_goes_on_asking_lets_others_run(log):
     assert log == ["websocket.connect", *["websocket.disconnect"] * 9, True]
 
 
+async def test_a_client_that_leaves_after_a_cancel_is_heard_behind_all_that_was_read_ahead(log):
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await anyio.sleep(2)
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.send_text("to nobody")
+        log.append(request_token(websocket).history[0].reason)
+
+    app = served(endpoint)
+    async with SocketExchange(app, *["x"] * 2_000, silent=True) as exchange:
+        await anyio.sleep(1)
+        app.cancel_all(Reason.DEADLINE)
+        exchange.leave()
+
+    assert log == [Reason.CLIENT_DISCONNECT]
+
+
 @pytest.mark.parametrize("denies", [True, False])
 async def test_a_handshake_that_is_cancelled_is_refused_with_the_reason(denies):
     @cancellable
