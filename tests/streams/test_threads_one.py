@@ -12,18 +12,18 @@ from streamkit.testing import ThreadGate
 pytestmark = pytest.mark.asyncio_only
 
 
-async def test_all_calls_run_on_one_thread_in_turn_whatever_runs_between_them() -> None:
+async def test_all_calls_run_on_one_thread_that_nobody_else_is_given() -> None:
     token = CancelSource().token
-    idents = []
+    own, others = set[int](), set[int]()
 
     with OneThread() as thread:
-        for _ in range(3):
-            await call_in_thread(threading.get_ident, (), {}, token=token)
-            ident = await call_in_thread(threading.get_ident, (), {}, token=token, thread=thread)
-            idents.append(ident)
+        for _ in range(10):
+            others.add(await call_in_thread(threading.get_ident, (), {}, token=token))
+            own.add(await call_in_thread(threading.get_ident, (), {}, token=token, thread=thread))
 
-    assert len(set(idents)) == 1
-    assert idents[0] != threading.get_ident()
+    assert len(own) == 1
+    assert not own & others
+    assert threading.get_ident() not in own
 
 
 async def test_a_thread_that_was_never_used_is_never_started() -> None:

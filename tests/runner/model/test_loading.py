@@ -151,10 +151,15 @@ async def test_a_positional_parameter_is_told(load: Load) -> None:
     assert "'config' cannot be given by keyword; drop the `/`" in str(error)
 
 
-async def test_the_model_may_change_its_config(load: Load) -> None:
-    source = "class Model:\n    def __init__(self, config): config.clear()\n"
+async def test_a_model_that_changes_its_config_changes_its_own_copy(
+    loader: Callable[[str], ModelLoader],
+) -> None:
+    write("truss/config.yaml", "model_metadata: {a: 1}")
+    write("truss/model/model.py", KEEPS.format(parameters="config", got="config.clear()"))
 
-    await load(source + "    def predict(self): ...")
+    loaded = await loader("truss").load()
+
+    assert loaded.config.raw["model_metadata"] == {"a": 1}
 
 
 async def test_extensions_are_loaded_first_and_given_by_name(load: Load) -> None:
