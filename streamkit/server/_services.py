@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from starlette.routing import BaseRoute, Route
 
@@ -14,8 +14,20 @@ from ._generate import Generate
 from .settings import Settings
 
 
+class Pings(NamedTuple):
+    """Seconds between two pings of a websocket, and that an answer may take: uvicorn's defaults."""
+
+    interval: float = 20.0
+    timeout: float = 20.0
+
+
 class Service(Protocol):
     """An engine, or a model class."""
+
+    @property
+    def pings(self) -> Pings:
+        """How the peer of a websocket is asked whether it is there."""
+        ...
 
     @property
     def runner(self) -> Runner:
@@ -43,9 +55,10 @@ class Service(Protocol):
 class EngineService:
     """One engine behind ``POST /generate``."""
 
-    __slots__ = ("_settings", "runner")
+    __slots__ = ("_settings", "pings", "runner")
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.pings: Pings = Pings()
         self._settings = settings
         self.runner: EngineRunner = EngineRunner(
             engine,

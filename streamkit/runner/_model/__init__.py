@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._call import ModelCall
+from ._config import ModelConfig
 from ._failure import describe_failure
 from ._gap import GapLimits
 from ._loading import LoadedModel, ModelLoader
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "Methods",
     "ModelCall",
+    "ModelConfig",
     "ModelLoader",
     "ModelOptions",
     "ModelRunner",

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from streamkit._core import hold
 from streamkit.runner._model import (
     LoadedModel,
+    ModelConfig,
     ModelLoader,
     ModelOptions,
     ModelRunner,
@@ -18,6 +19,7 @@ from streamkit.runner._model import (
     enter,
     find_target,
 )
+from streamkit.server._services import Pings
 from streamkit.server.settings import Settings
 
 from ._routes import ModelRoutes
@@ -34,6 +36,7 @@ class ModelService:
 
     Attributes:
         runner: Its requests and their books.
+        pings: What its ``config.yaml`` says of them.
 
     Raises:
         TargetNotFound: There is no such class.
@@ -44,6 +47,7 @@ class ModelService:
         self._target = find_target(target)
         enter(self._target)
         self.runner: ModelRunner = ModelRunner(self._target.name, options_of(settings))
+        self.pings: Pings = _pings_of(self._target.config)
         self._routes = ModelRoutes(self.runner, settings)
         self._tending: anyio.CancelScope | None = None
         self._settled = anyio.Event()
@@ -113,3 +117,8 @@ def options_of(settings: Settings) -> ModelOptions:
         request_timeout=settings.request_timeout,
         remembered=settings.remembered,
     )
+
+
+def _pings_of(config: ModelConfig) -> Pings:
+    default = Pings()
+    return Pings(config.ping_interval or default.interval, config.ping_timeout or default.timeout)
