@@ -174,7 +174,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         app,
         http=protocol_class(settings.http, settings.read_timeout),
         loop=settings.loop,
-        # Not "websockets": that one does not bound a client which neither reads nor leaves (measured).
+        # Not "websockets": it has no bound for a client that neither reads nor leaves (measured).
         ws="websockets-sansio",
         ws_max_size=settings.max_body_bytes,
         ws_ping_interval=app.service.pings.interval,
