@@ -1,25 +1,16 @@
-"""One request to a model class: its stages, its slot, and the proof that its work has stopped."""
+"""One request to a model class: its stages, and the slot that they run in."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from streamkit._core import (
-    Cancellation,
-    CancelToken,
-    Event,
-    Reason,
-    current_loop,
-    hold,
-    token_var,
-)
-from streamkit.engines import Misbehaviour, Outcome, Proof, StopReport
+from streamkit._core import CancelToken, Event, Reason, current_loop, token_var
+from streamkit.engines import Outcome, Proof, StopReport
 from streamkit.errors import UsageBug
-from streamkit.runner._case import Case, OnClosed
+from streamkit.runner._case import OnClosed
 from streamkit.streams import (
     CLOSE_GRACE,
     CancellableStream,
@@ -28,11 +19,10 @@ from streamkit.streams import (
     call_in_thread,
 )
 
+from ._ending import PROOF_LIMIT, ModelCase
 from ._gap import Gap
 from ._host import ModelHost
-from ._leftovers import Leftovers
-from ._output import Output, Tally
-from ._patience import ASK_GRACE, Patience
+from ._output import Output
 from ._result import (
     Answer,
     Result,
@@ -45,18 +35,12 @@ from ._result import (
 )
 from ._rules import Method
 from ._tenure import Tenure
-from ._work import Work
 
 if TYPE_CHECKING:
     from ._loading import LoadedModel
 
-logger = logging.getLogger("streamkit.runner")
 
-PROOF_LIMIT: Final = CLOSE_GRACE  # seconds; what the model's own cleanup may take
-REAP_LIMIT: Final = PROOF_LIMIT + ASK_GRACE + 2 * CLOSE_GRACE  # the net under its own limits
-
-
-class ModelCall(Case):
+class ModelCall(ModelCase):
     """One request to a model class; see :class:`Case`.
 
     ``admit()`` takes a place, ``predict()`` or ``method()`` runs the model's code, ``complete()``
@@ -65,37 +49,14 @@ class ModelCall(Case):
     All of it runs in the one task that calls these, so that context variables reach from stage to
     stage; sync code runs on threads. A cancel ends the stage that is running, wherever it waits.
     The slot is given back when all that was begun in it has ended, however long after.
-
-    Attributes:
-        tally: What the model made.
-        on_given_up: Called when it was cancelled and its work does not end: whoever waits for an
-            answer need not wait for that.
     """
 
-    __slots__ = (
-        "_leftovers",
-        "_made_before",
-        "_model_host",
-        "_outputs",
-        "_patience",
-        "_tenure",
-        "_work",
-        "on_given_up",
-        "tally",
-    )
+    __slots__ = ("_outputs",)
 
     def __init__(
         self, host: ModelHost, request_id: str, token: CancelToken, on_closed: OnClosed | None
     ) -> None:
-        self._model_host = host
-        self.tally: Tally = Tally()
-        self.on_given_up: Callable[[], object] | None = None
-        self._work = Work()
-        self._tenure: Tenure | None = None
-        self._made_before = 0  # chunks, when the cancel came
-        self._patience = Patience()
         self._outputs: list[Output] = []
-        self._leftovers = Leftovers(self._work)
         super().__init__(host, request_id, token, on_closed)
 
     # -- what its server calls -----------------------------------------------------------------
@@ -322,75 +283,6 @@ class ModelCall(Case):
         """A piece of work begins, in the slot if there is one."""
         tenure = self._tenure
         return (tenure.work if tenure is not None and tenure.open else self._work).begin()
-
-    # -- its end -------------------------------------------------------------------------------
-
-    def _cancelled(self, cancellation: Cancellation) -> None:
-        self._made_before = self.tally.made
-        self._patience.cancel(cancellation)
-        self._books.cancel(cancellation)
-        hold(self._reap, name=f"reaping {self.id}", limit=REAP_LIMIT)
-
-    async def _reap(self) -> None:
-        """Wait until its work has ended, and close the books with that, or without."""
-        stopped = await self._work.wait_idle(PROOF_LIMIT + ASK_GRACE * self._patience.asks)
-        if stopped:
-            await self._leftovers.aclose()
-        else:
-            self._quarantine()
-        self._books.settle(self._report(stopped=stopped) if self.admitted else None)
-        self._end(keep=not stopped)
-        if not stopped:
-            self._work.when_idle(self._ended_late)
-
-    def _quarantine(self) -> None:
-        tenure = self._tenure
-        in_slot = tenure is not None and not tenure.over
-        if tenure is not None and in_slot:
-            tenure.quarantine()
-        self._model_host.books.misbehaviours[Misbehaviour.IGNORED] += 1
-        logger.error(
-            "request %s was cancelled and its work goes on (%s); %s",
-            self.id,
-            self._work,
-            "its slot is quarantined until that ends" if in_slot else "it holds no slot",
-        )
-        if self.on_given_up is not None:
-            self.on_given_up()
-
-    def _ended_late(self) -> None:
-        logger.warning("the work of request %s, which was given up, has ended", self.id)
-        self._books.settle(self._report(stopped=True))
-        self._amend()
-
-    def _report(self, *, stopped: bool) -> StopReport:
-        cancellation, told_at = self.token.cancellation, self._patience.told_at
-        assert cancellation is not None
-        now = current_loop().now()
-        return StopReport(
-            outcome=Outcome.CANCELLED if stopped else Outcome.RUNNING,
-            proof=Proof.JOINED if stopped else None,
-            answered=stopped,
-            told_after=None if told_at is None else told_at - cancellation.at,
-            stopped_after=now - cancellation.at if stopped else None,
-            tokens_made=self.tally.made,
-            tokens_after_cancel=self.tally.made - self._made_before,
-            steps=() if stopped else ("report",),
-            misbehaviour=None if stopped else Misbehaviour.IGNORED,
-        )
-
-    def _fail(self, reason: Reason, detail: str) -> None:
-        if self._work.pieces:
-            self.source.cancel(reason, detail)  # it runs for nobody: end it, and wait for that
-            return
-        self.source.finish()
-        self._patience.end()
-        self._books.fail(reason, detail, StopReport(outcome=Outcome.FAILED, proof=Proof.JOINED))
-        self._end()
-
-    def _end(self, *, keep: bool = False) -> None:
-        self._model_host.books.chunks += self.tally.made
-        self._close(self._host.ledger.close(self._books), keep=keep)
 
 
 def _nothing() -> None:

@@ -33,6 +33,9 @@ class Leftovers:
         if inspect.isasyncgen(value) or inspect.isgenerator(value):
             self._kept.append(value)
 
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
     async def aclose(self) -> None:
         """Close them. Errors of theirs are logged.
 
