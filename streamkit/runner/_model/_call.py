@@ -127,6 +127,7 @@ class ModelCall(ModelCase):
     def answering(self) -> None:
         """The answer is complete, and about to be sent as a whole."""
         if not self.token.cancelled:
+            self._books.stage(Event.TOKEN)  # a response that the model made is its first chunk
             self._books.answer()
             self.source.phase = self._books.phase
 

@@ -216,6 +216,14 @@ async def test_a_body_that_does_not_come_is_408(serve, ask) -> None:
     assert "did not arrive within 2 s; 1 bytes of it did" in refused(exchange, 408)
 
 
+async def test_a_deadline_also_ends_the_wait_for_a_body(serve, ask) -> None:
+    app = serve(Takes, request_timeout=2)
+
+    exchange = await ask(app, body=b"[", leaves_before_body_ends=True, leaves_after_seconds=9).run()
+
+    assert (exchange.status, exchange.ended_at) == (504, pytest.approx(2))
+
+
 async def test_a_client_that_leaves_while_it_sends_is_in_the_books(serve, ask) -> None:
     app = serve(Takes)
 

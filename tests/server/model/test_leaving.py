@@ -269,6 +269,49 @@ async def test_a_background_task_runs_also_when_the_client_has_left(serve, ask) 
     await settled(app, ask, reason="client_disconnect")
 
 
+class Slowly(PlainTextResponse):
+    """A response that takes its time, in its own way."""
+
+    async def __call__(self, scope, receive, send) -> None:
+        await anyio.sleep(10)
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("way", ["leave", "cancel"])
+async def test_a_response_of_any_kind_is_cut_and_its_background_task_runs(serve, ask, way) -> None:
+    ran = []
+
+    class Takes:
+        async def predict(self, inputs):
+            task = BackgroundTask(lambda: ran.append(inputs))
+            return (PlainTextResponse if inputs == "quick" else Slowly)("x", background=task)
+
+    app = serve(Takes)
+
+    async with ask(app, "slow", headers=MINE) as exchange:
+        await anyio.sleep(1)
+        exchange.leave() if way == "leave" else app.runner.cancel("r")
+
+    assert exchange.ended_at == pytest.approx(1)
+    assert ran == ["slow"]
+    await settled(app, ask, phase="cancelled")
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda: "value", lambda: PlainTextResponse("x")], ids=["value", "response"]
+)
+async def test_an_answer_that_nobody_reads_is_given_up_after_a_while(serve, ask, answer) -> None:
+    class Gives:
+        async def predict(self, inputs):
+            return answer()
+
+    app = serve(Gives, write_stall=3.0)
+
+    await ask(app, "slow", headers=MINE, stops_reading_after_chunks=0).run()
+
+    await settled(app, ask, reason="write_stalled", cancelled_in="sending", delivered=0)
+
+
 async def test_a_model_that_fails_at_its_cleanup_is_reported_and_no_failure(
     serve, ask, caplog: pytest.LogCaptureFixture
 ) -> None:

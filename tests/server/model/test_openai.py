@@ -71,7 +71,7 @@ async def test_raw_text_has_the_headers_that_it_has_on_truss(serve, ask) -> None
 
 
 async def test_events_that_clients_know_by_name_have_their_names(serve, ask) -> None:
-    chunks = [{"type": "message_start", "n": 1}, {"n": 2}, {"type": "no name\n", "n": 3}]
+    chunks = [{"type": "message_start", "n": 1}, {"n": 2}, {"type": "no\ndata: {}", "n": 3}]
 
     for path in ("/v1/messages", "/v1/responses"):
         exchange = await chat(ask, serve(Chats(*chunks)), path)
