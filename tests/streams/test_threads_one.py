@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from streamkit._core import CancelSource, now
+from streamkit._core import CancelSource, now, wait_held
 from streamkit.errors import StreamCancelled
 from streamkit.streams import OneThread, call_in_thread
 from streamkit.testing import ThreadGate
@@ -48,3 +48,4 @@ async def test_its_cancelled_call_is_left_behind_and_ends_the_thread_when_it_com
     assert one.thread.is_alive()
     assert one.thread.daemon
     gate.open()  # what the conftest holds every test to: no thread is left
+    await wait_held(5.0)
