@@ -56,6 +56,9 @@ class Sweeper:
     def rest(self) -> None:
         """A request has ended; with the last one there is nothing to look after."""
         if not self._live and self._timer is not None:
+            assert self._loop is not None
+            # It may have blocked the loop itself, to its very end.
+            self._note_lag(self._loop.now() - self._due)
             self._timer.cancel()
             self._timer = None
 

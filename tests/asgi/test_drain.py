@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from streamkit._core import Reason, held
@@ -135,12 +135,14 @@ async def test_a_loop_that_is_blocked_is_measured_and_reported(log, caplog):
 
 @pytest.mark.realtime
 @pytest.mark.blocks_the_loop
-async def test_user_code_that_blocks_the_loop_is_measured_and_reported(log, caplog):
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_user_code_that_blocks_the_loop_is_measured_and_reported(log, caplog, goes_on):
     async def app(scope, receive, send) -> None:
         await anyio.sleep(0.1)
         time.sleep(1.0)  # noqa: ASYNC251, TID251 - it is the point
-        await anyio.lowlevel.checkpoint()
-        await StreamingResponse(iter(()))(scope, receive, send)
+        if goes_on:
+            await anyio.lowlevel.checkpoint()
+        await Response()(scope, receive, send)
 
     middleware = CancellationMiddleware(app)
     await Exchange(middleware).run()
