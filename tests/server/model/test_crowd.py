@@ -33,11 +33,6 @@ class Ordered:
             self.running -= 1
 
 
-class Values(Ordered):
-    async def predict(self, inputs):
-        return "".join([chunk async for chunk in self.work(inputs)])
-
-
 class Streams(Ordered):
     async def predict(self, inputs):
         async for chunk in self.work(inputs):
@@ -51,7 +46,7 @@ class Answers(Ordered):
         return StreamingResponse(self.work(inputs))
 
 
-@pytest.mark.parametrize("kind", [Values, Streams, Answers])
+@pytest.mark.parametrize("kind", [Streams, Answers])
 async def test_half_of_a_crowd_may_leave_at_any_moment(serve, ask, kind) -> None:
     chance = random.Random(kind.__name__)
     leaving = {number: chance.uniform(0, PATIENCE) for number in range(0, CLIENTS, 2)}
