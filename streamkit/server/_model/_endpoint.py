@@ -72,15 +72,17 @@ class Endpoint:
         except Exception as error:
             _raise_cancelled(error, call)
             raise
-        except SystemExit as error:  # asyncio would end the server with it
-            raise ModelBroke(f"it called sys.exit({error.code!r})") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 # Only a server that shuts down cancels this task; our own cancels end its waits.
                 call.cancel(Reason.DRAIN, "the server cancelled the request's task")
                 raise
-            raise ModelBroke("it let a CancelledError out that nobody had sent") from error
+            raise ModelBroke.by(error) from error
+        except GeneratorExit:  # a loop that drops its tasks throws it into each of them
+            raise
+        except BaseException as error:  # asyncio would end the server with some of these
+            raise ModelBroke.by(error) from error
 
     async def _run(self, request: ModelRequest, call: ModelCall) -> ASGIApp:
         body = await request.read(self._settings)

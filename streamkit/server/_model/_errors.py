@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
 from enum import IntEnum
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, Self, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -45,6 +46,17 @@ class ClientError(Exception):
 
 class ModelBroke(Exception):
     """The model did what none may; it is answered as any error of a model's."""
+
+    @classmethod
+    def by(cls, error: BaseException) -> Self:
+        """It raised what ends a task, or a process."""
+        match error:
+            case SystemExit():
+                return cls(f"it called sys.exit({error.code!r})")
+            case asyncio.CancelledError():
+                return cls("it let a CancelledError out that nobody had sent")
+            case _:
+                return cls(f"it raised {type(error).__name__}")
 
 
 class NoForm(Exception):

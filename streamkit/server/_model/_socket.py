@@ -87,8 +87,11 @@ class ModelSocket:
                 # Only a server that shuts down cancels this task; our own cancels end its waits.
                 call.cancel(Reason.DRAIN, "the server cancelled the websocket's task")
                 raise
-            broke = "it let a CancelledError out that nobody had sent"
-            raise ModelBroke(broke) from error  # noqa: ASYNC104 - it was the model's own
+            raise ModelBroke.by(error) from error  # noqa: ASYNC104 - it was the model's own
+        except GeneratorExit:  # a loop that drops its tasks throws it into each of them
+            raise
+        except BaseException as error:  # asyncio would end the server with some of these
+            raise ModelBroke.by(error) from error
 
     def _admit(self, call: ModelCall) -> None:
         loaded = self._runner.loaded

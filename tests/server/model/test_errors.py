@@ -134,13 +134,25 @@ async def test_a_cancelled_error_that_nobody_sent_is_the_models_failure(serve, a
 
 
 @WAYS
-async def test_a_model_that_wants_to_end_the_process_fails_instead(
-    serve, ask, kind, accept, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (SystemExit(3), "it called sys.exit(3)"),
+        (KeyboardInterrupt(), "it raised KeyboardInterrupt"),
+        (BaseException(), "it raised BaseException"),
+    ],
+)
+async def test_a_model_that_wants_to_end_the_process_fails_instead(  # noqa: PLR0913, PLR0917 - a table's columns
+    serve, ask, kind, accept, error, word, caplog: pytest.LogCaptureFixture
 ) -> None:
-    exchange = await ask(serve(kind(SystemExit(3))), accept=accept).run()
+    app = serve(kind(error))
+
+    exchange = await ask(app, accept=accept).run()
 
     assert said(exchange) == (500, FIXED, "600")
-    assert "it called sys.exit(3)" in caplog.text
+    assert word in caplog.text
+    [ending] = app.runner.statistics().ended
+    assert ending.outcome == "failed"
 
 
 async def test_a_stage_after_a_stream_is_refused_when_it_comes_to_that(
