@@ -84,12 +84,11 @@ def _numpy() -> Any:
 
 
 def _view(numpy: Any, dtype: Any, shape: tuple[int, ...], data: bytes) -> Any:
-    # Of numpy's own rules: -1 is for it to guess, elements of no bytes it makes as many as asked.
-    # And the product of a million integers is one that takes minutes.
-    if len(shape) > _MOST_DIMENSIONS or any(length < 0 for length in shape):
-        raise ValueError(f"an array has at most {_MOST_DIMENSIONS} dimensions, none negative")
+    # Before numpy says so: the product of a million integers takes minutes.
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"an array has at most {_MOST_DIMENSIONS} dimensions")
     count = prod(shape)
-    if count and not dtype.itemsize:
+    if count and not dtype.itemsize:  # numpy makes as many as it is asked for
         raise ValueError("elements of no bytes")
     # Rows of nothing cost nothing here, and a list each once somebody calls `tolist()`.
     if not count and prod(shape[: shape.index(0)]) > _MOST_EMPTY:

@@ -38,9 +38,7 @@ def refuse(problems: Iterable[tuple[str, str]], *, more: int = 0) -> BadPayload:
     lines = [_line(path, message) for path, message in problems]
     if more > 0:
         lines.append(f"  and {more} more.")
-    text = "\n".join([_ONE if len(lines) == 1 else _MANY, *lines])
-    # Half of a surrogate pair may stand in a JSON string, and cannot be sent back as UTF-8.
-    return BadPayload(text.encode("utf-8", "backslashreplace").decode())
+    return BadPayload("\n".join([_ONE if len(lines) == 1 else _MANY, *lines]))
 
 
 def _line(path: str, message: str) -> str:

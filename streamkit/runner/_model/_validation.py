@@ -65,10 +65,9 @@ class Validator:
         if self._adapter is None:
             return value
         try:
-            return self._adapter.validate_python(value)
-        except ValidationError as error:
-            raise explain(error, value) from None
-        except UnicodeEncodeError:  # by pydantic, of a message of the user's with such text in it
+            return _validated(self._adapter, value)
+        except UnicodeEncodeError:
+            # By pydantic, when a validator of the user's says what it got, and got such text.
             raise refuse([("", "half of a surrogate pair is no text")]) from None
 
     def schema(self, ref_template: str = REFS, *, answer: bool = False) -> JsonSchema | None:
@@ -88,6 +87,13 @@ class Validator:
             )
         except PydanticInvalidForJsonSchema:
             return None
+
+
+def _validated(adapter: TypeAdapter[Any], value: object) -> object:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise explain(error, value) from None
 
 
 def _why_not(annotation: object) -> str | None:

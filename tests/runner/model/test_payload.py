@@ -109,11 +109,20 @@ def test_what_is_as_deep_as_the_limit_survives_being_sent_back_and_validated() -
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 999, "\\" * 7 + "[" * 999, '"' + "[" * 999, '\\"[{' * 999, "\\\\", '"\\" [', "]["],
+    [
+        "[" * 999,
+        "[" * 999 + "\\",
+        "\\" * 7 + "[" * 999,
+        '"' + "[" * 999,
+        '\\"[{' * 999,
+        "\\\\",
+        '"\\" [',
+        "][",
+    ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_brackets_in_text_are_no_nesting(text, encoding) -> None:
-    value = {text: [[text] * 3] * 99}
+    value = {text: [[text] * 3] * 2 * MAX_DEPTH}
 
     assert parse_body(json.dumps(value).encode(encoding), None) == value
 

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Required
 import numpy as np
 import pytest
 import typing_extensions
-from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from streamkit.errors import BadPayload
 from streamkit.runner._model import Validator
@@ -128,6 +137,7 @@ INVALID: list[tuple[Any, object, list[str]]] = [
     (list[Item], [{"v": 1}, 2], ["[1]"]),
     (dict[str, list[int]], {"a": [1, "x"]}, ["a[1]"]),
     (dict[int, int], {"a": 1}, ["a.[key]"]),
+    (dict[int, str], {"a": "a"}, ["a.[key]"]),
     (Numbers, [1, "x"], ["[1]"]),
     (Point, {"x": "?"}, ["x"]),
     (list[Row], [{"a": 1}, {"a": 1, "b": ["x"]}], ["[1].b[0]"]),
@@ -205,6 +215,8 @@ class Plain:
     def __init__(self, x: int) -> None:
         self.x = x
 
+    def method(self, x: int) -> None: ...
+
 
 class Broken(BaseModel):
     x: Missing  # noqa: F821
@@ -216,9 +228,9 @@ class Broken(BaseModel):
         *(inspect.Parameter.empty, Any, object, None, type(None)),
         *("Item", list["Missing"], Broken, list[Broken]),  # noqa: F821
         *(Plain, dict[str, Plain], np.ndarray, io.StringIO, Row | np.ndarray),
-        *(any, len, print, io, {"a": int}, [int], (int, str), 5),
+        *(any, len, Plain.method, io, {"a": int}, [int], (int, str), 5),
         *(collections.abc.Iterator[int], typing.Iterable[int], typing.Generator, type),
-        *(typing.AsyncIterator[Item], list[typing.Iterator[int]], Item | typing.Iterator[str]),
+        *(typing.AsyncIterator[Item], list[typing.Iterable[int]], Item | typing.Iterable[str]),
         *(typing.Callable[[], int], collections.abc.Awaitable[Item]),
     ],
     ids=repr,
@@ -292,6 +304,7 @@ def test_twenty_mistakes_are_told_and_the_rest_counted() -> None:
     assert lines[19].startswith("`[19]`: ")
     assert lines[20:] == ["and 5 more."]
     assert len(mistakes(list[int], ["x"] * 20)) == 20
+    assert mistakes(list[int], ["x"] * 21)[20:] == ["and 1 more."]
 
 
 def test_thousands_of_mistakes_are_only_counted() -> None:
@@ -322,7 +335,12 @@ def test_what_is_told_can_be_sent_whatever_was_sent() -> None:
         def check(cls, value: object) -> object:
             raise ValueError("\ud800")
 
-    for annotation, value in ((dict[str, int], {"\ud800": "\ud800"}), (Says, {"\ud800": 1})):
+    def say(value: object) -> object:
+        raise PydanticCustomError("said", "no {what}", {"what": value})
+
+    custom = Annotated[Any, BeforeValidator(say)]
+    sent = ((dict[str, int], {"\ud800": "\ud800"}), (Says, {"\ud800": 1}), (custom, "\ud800"))
+    for annotation, value in sent:
         for line in mistakes(annotation, value):
             line.encode()
 

@@ -60,6 +60,7 @@ def check(read: dict[str, Any]) -> None:
             ids.append(operation["operationId"])
             check_operation(path, operation)
     assert len(ids) == len(set(ids))
+    assert "$defs" not in json.dumps(read)
     for reference in references(read):
         assert resolve(read, reference) is not None, reference
 
