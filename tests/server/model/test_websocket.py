@@ -389,9 +389,7 @@ async def test_a_server_that_goes_down_is_no_client_that_left(serve):
     assert (await ended(app)).reason is Reason.DRAIN
 
 
-@pytest.mark.parametrize(
-    "error", [anyio.get_cancelled_exc_class, lambda: SystemExit, lambda: KeyboardInterrupt]
-)
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, KeyboardInterrupt])
 async def test_what_would_end_its_task_or_the_process_is_an_error_of_the_models(serve, error):
     class Model:
         async def websocket(self, websocket):
