@@ -29,7 +29,7 @@ from .settings import Settings
 logger = logging.getLogger("streamkit.server")
 
 CLOSE_LIMIT: Final = 5  # seconds for connections to close once all requests have been answered
-LAST_LIMIT: Final = 5.0  # seconds for tasks and threads of the user's that nothing has ended yet
+LAST_LIMIT: Final = 2.0  # seconds for tasks and threads of the user's that nothing has ended yet
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -96,10 +96,11 @@ class Server(uvicorn.Server):
         """Say that it can answer, as soon as it can."""
         try:
             await self._service.wait_ready()
-        except Exception as error:  # noqa: BLE001 - whatever it was, there is nothing to serve
-            logger.error("%s", error)  # noqa: TRY400 - the loader has logged the user's traceback
+        except Exception:  # noqa: BLE001 - the service has logged it, with the user's own lines
             self.status = 1
             self.should_exit = True
+            return
+        if self._signals:  # the load was cut short
             return
         for url in urls:
             _say(f"streamkit: ready on {url}")

@@ -117,7 +117,10 @@ class Settings(BaseModel):
     max_tokens_limit: Count = Field(
         default=1_000_000, description="The largest max_tokens that a request may ask for."
     )
-    max_body_bytes: Count = Field(default=8 << 20, description="Bytes of the longest request body.")
+    max_body_bytes: Count = Field(
+        default=100 << 20,  # models take pictures and sound as base64
+        description="Bytes of the longest request body, or message of a websocket.",
+    )
     read_timeout: Seconds = Field(
         default=30.0,
         description="Seconds that a client has to send its request: head and body, each.",

@@ -127,7 +127,8 @@ class ModelCall(ModelCase):
     def answering(self) -> None:
         """The answer is complete, and about to be sent as a whole."""
         if not self.token.cancelled:
-            self._books.stage(Event.TOKEN)  # a response that the model made is its first chunk
+            self.tally.made = max(1, self.tally.made)  # a response that the model made counts, too
+            self._books.stage(Event.TOKEN)
             self._books.answer()
             self.source.phase = self._books.phase
 
@@ -216,7 +217,10 @@ class ModelCall(ModelCase):
     async def _one(self, method: Method, inputs: object, request: object) -> Result:
         if self._model_host.options.slots_cover == "all":
             await self._take_slot()
-        return await self._answer_of(method, inputs, request)
+        result = await self._answer_of(method, inputs, request)
+        if method.name == "websocket":
+            self.tally.made = 0  # it has sent its own messages, and nobody counted them
+        return result
 
     async def _answer_of(self, method: Method, inputs: object, request: object) -> Result:
         self._enter(Event.START)

@@ -7,7 +7,7 @@ import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from streamkit._core import SCOPE_KEY, Reason
+from streamkit._core import SCOPE_KEY, Reason, hold
 from streamkit.errors import BadPayload, StreamCancelled
 from streamkit.runner._model import ModelCall, ModelRunner
 from streamkit.server._visit import VISIT_KEY, Visit
@@ -49,6 +49,9 @@ class Endpoint:
             request_id=visit.id, token=owner.token, on_closed=visit.books_closed
         )
         visit.wait_for_books(call.id)
+        call.on_given_up = lambda: hold(
+            lambda: _last_word(scope, receive, send, call), name=f"the last word to {call.id}"
+        )
         try:
             with call:
                 await self._serve(scope, receive, send, call)
@@ -96,6 +99,17 @@ class Endpoint:
             result = await call.method(self._method, inputs, request)
         form = Form.of(request, method=self._method, heartbeat=self._settings.heartbeat)
         return await response_to(result, call, form)
+
+
+async def _last_word(scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
+    """Answer in the place of code that swallows its cancel and keeps its request waiting."""
+    owner, cause = scope[SCOPE_KEY], call.token.cancellation
+    if owner.gone or owner.response_complete or cause is None:
+        return
+    if not owner.response_started:
+        await answer_to(StreamCancelled(cause))(scope, receive, send)
+    elif owner.transport is not None:
+        owner.transport.abort()
 
 
 def _raise_cancelled(error: Exception, call: ModelCall) -> None:
