@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -293,3 +295,22 @@ def test_a_body_that_was_cut_or_bent_does_no_more_than_be_refused(seed) -> None:
             bent = bytearray(whole)
             bent[chance.randrange(len(bent))] = chance.randrange(256)
             survives(bytes(bent[: chance.randrange(1, len(bent) + 1)]), kind)
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+@pytest.mark.blocks_the_loop
+def test_the_pages_example_is_true() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/model-payload.md").read_text()
+    python, answer = re.findall(r"```(?:python|text)\n(.*?)\n```", page, re.DOTALL)
+    body = re.findall(r"`(\{.*\})` is answered 400", page)[0]
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(python, "page", "exec"), names)
+    takes = Validator(names["Batch"])
+
+    with pytest.raises(BadPayload) as caught:
+        parse_inputs(body.encode(), None, takes)
+    assert str(caught.value) == answer
+    assert f"deeper than {MAX_DEPTH} levels" in page
+    assert f"more than {sys.get_int_max_str_digits()} digits" in page
