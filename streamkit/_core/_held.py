@@ -49,7 +49,7 @@ def hold(work: Callable[[], Awaitable[object]], *, name: str, limit: float = HOL
                 await work()
             if scope.cancelled_caught:
                 logger.error("%s did not end within %.3g s and was given up", name, limit)
-        except Exception:
+        except (Exception, SystemExit):  # asyncio would end the process with the second
             logger.exception("%s failed", name)
         finally:
             _entries.pop(entry, None)

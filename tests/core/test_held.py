@@ -1,6 +1,7 @@
 """Held work: no cancel of its creator reaches it, and nothing of it is lost."""
 
 import anyio
+import pytest
 
 from streamkit._core import held, hold, wait_held
 
@@ -30,9 +31,10 @@ async def test_held_work_that_takes_too_long_is_given_up_and_named(caplog):
     assert "an abort that hangs did not end within 2 s and was given up" in caplog.text
 
 
-async def test_an_error_of_held_work_is_logged(caplog):
+@pytest.mark.parametrize("kind", [OSError, SystemExit])  # the second would end the process
+async def test_an_error_of_held_work_is_logged(caplog, kind):
     async def fail() -> None:
-        raise OSError("the engine's socket")
+        raise kind("the engine's socket")
 
     hold(fail, name="abort")
     await wait_held(1)

@@ -58,5 +58,5 @@ class Leftovers:
                 await call_in_thread(
                     generator.close, (), {}, token=NEVER, on_end=self._work.begin()
                 )
-        except Exception:
+        except (Exception, KeyboardInterrupt, SystemExit):  # the last ones would end the server
             logger.exception("the cleanup of %r failed", generator)

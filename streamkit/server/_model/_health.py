@@ -52,7 +52,7 @@ class Health:
             with anyio.CancelScope() as self._scope:
                 answer = await self._call()
                 self._answer = None if answer is None else bool(answer)
-        except Exception:
+        except (Exception, KeyboardInterrupt, SystemExit):  # the last ones would end the server
             logger.exception("the model's is_healthy failed")
             self._answer = False
         finally:

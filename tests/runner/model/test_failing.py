@@ -135,6 +135,37 @@ async def test_what_preprocess_handed_on_is_closed_when_its_stream_fails(serve: 
     assert held() == []
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+async def test_what_the_cleanup_of_a_generator_raises_is_logged_and_no_more(
+    serve: Serve, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    class Model:
+        async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                raise error("in finally")
+
+        async def predict(self, inputs: AsyncIterator[int]) -> int:
+            self.kept = inputs
+            await anext(inputs)
+            await anyio.sleep(1000)
+            return 1
+
+    runner, source = serve(Model()), CancelSource()
+    source.cancel_after(1)
+    with pytest.raises(StreamCancelled):
+        await ask(runner, token=source.token, request_id="r")
+    await runner.in_flight.wait_idle()
+
+    account = runner.find("r")
+    assert account is not None
+    assert account.phase == "cancelled"
+    assert runner.slots.taken == 0
+    assert "in finally" in caplog.text
+
+
 async def test_what_preprocess_handed_on_is_closed_when_a_thread_that_was_given_up_ends(
     serve: Serve,
 ) -> None:

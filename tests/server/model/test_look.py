@@ -64,14 +64,14 @@ class Health:
         return inputs
 
     async def is_healthy(self):
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
 
 class SyncHealth(Health):
     def is_healthy(self):
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
@@ -88,6 +88,7 @@ class SyncHealth(Health):
         (0, False),
         ([], False),
         (RuntimeError("no GPU"), False),
+        (SystemExit(3), False),
     ],
 )
 async def test_a_model_has_its_word_in_whether_it_is_ready(
