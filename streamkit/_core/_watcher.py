@@ -157,6 +157,6 @@ def _mode_for(request: object) -> WatchMode:
         return WatchMode.POLL
     raise UsageBug(
         f"cannot watch {type(request).__name__}: it has neither receive() with body() nor "
-        "is_disconnected(); pass the request that the framework gave you. What a websocket receives is its reader's alone: "
-        "for one, install streamkit.asgi.CancellationMiddleware"
+        "is_disconnected(); pass the request that the framework gave you. What a websocket "
+        "receives is its reader's alone: for one, install streamkit.asgi.CancellationMiddleware"
     )

@@ -28,7 +28,7 @@ class Runner:
         request_timeout: Seconds after which a request is cancelled with reason ``deadline``; None
             for no limit.
         remembered: Ended requests that can be looked up.
-        kind: What it is called in messages: an engine, or a model.
+        admission: Decides who may start, where it is not by the slots of an engine.
 
     Attributes:
         draining: Whether new requests are refused because the server is going down.
@@ -51,7 +51,7 @@ class Runner:
         max_queued: int = MAX_QUEUED,
         request_timeout: float | None = None,
         remembered: int = REMEMBERED,
-        kind: str = "engine",
+        admission: Admission | None = None,
     ) -> None:
         if max_queued < 0:
             raise ValueError(f"max_queued must be 0 or more, got {max_queued}")
@@ -60,7 +60,7 @@ class Runner:
         self.served: Served = served
         self.ledger: Ledger = Ledger()
         self.in_flight: InFlight = InFlight(remembered)
-        self.admission: Admission = Admission(served, max_queued, kind=kind)
+        self.admission: Admission = admission or Admission(served, max_queued)
         self.request_timeout: float | None = request_timeout
         self.draining: bool = False
         self._grace: anyio.CancelScope | None = None

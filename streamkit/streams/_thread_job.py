@@ -28,6 +28,11 @@ R = TypeVar("R")
 
 REPORT_AFTER: Final = 0.5  # seconds; far above a decode step, and what a person takes for a hang
 # Our own code around the user's, and what Python puts around a module that is being imported.
+_HINTS: Final = {
+    False: "ask current_token() inside long steps, or let it be interrupted "
+    "(interrupt=True; for a model class --interrupt-threads on)",
+    True: "it was interrupted, which takes effect at its next line of Python",
+}
 OURS: Final = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "runner"))
 IMPORTING: Final = "<frozen importlib."
 
@@ -200,12 +205,12 @@ class ThreadJob:
         with _books.lock:
             _books.blocked += 1
         logger.warning(
-            "%s keeps its cancel waiting: after %.3g s it is still in %s, at %s; "
-            "ask current_token() inside long steps, or set interrupt=True",
+            "%s keeps its cancel waiting: after %.3g s it is still in %s, at %s; %s",
             self._name,
             self._report_after,
             self.doing,
             self._where(),
+            _HINTS[self._interruptible is not None],
         )
 
     def _finish(self) -> None:

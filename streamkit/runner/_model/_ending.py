@@ -86,9 +86,9 @@ class ModelCase(Case):
             tenure.quarantine()
         self._model_host.books.misbehaviours[Misbehaviour.IGNORED] += 1
         logger.error(
-            "request %s was cancelled and its work goes on (%s); %s",
+            "request %s was cancelled, and after %g s its work still goes on; %s",
             self.id,
-            self._work,
+            PROOF_LIMIT,
             "its slot is quarantined until that ends" if in_slot else "it holds no slot",
         )
         if self.on_given_up is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from streamkit._core import CancelToken, current_token
-from streamkit.runner._admission import MAX_QUEUED
+from streamkit.runner._admission import MAX_QUEUED, UNKNOWN_SLOTS, Admission
 from streamkit.runner._case import OnClosed
 from streamkit.runner._inflight import REMEMBERED
 from streamkit.runner._runner import Runner
@@ -49,6 +49,18 @@ class ModelOptions:
     remembered: int = REMEMBERED
 
 
+class _ModelAdmission(Admission):
+    """Requests may wait for the slot of a thread that runs on: mostly it ends."""
+
+    __slots__ = ()
+
+    @property
+    def slots(self) -> int:
+        """Those that are not lost."""
+        slots = cast("ServedModel", self._served).slots
+        return UNKNOWN_SLOTS if slots is None else slots.capacity - slots.lost
+
+
 class ModelRunner(Runner):
     """Requests to one model class; none is admitted before :meth:`attach`.
 
@@ -80,7 +92,7 @@ class ModelRunner(Runner):
             max_queued=self.options.max_queued,
             request_timeout=self.options.request_timeout,
             remembered=self.options.remembered,
-            kind="model",
+            admission=_ModelAdmission(self.books, self.options.max_queued, kind="model"),
         )
         self.gaps: GapLimits = GapLimits()
         self._loaded: LoadedModel | None = None

@@ -26,9 +26,10 @@ class Slots:
         capacity: Requests that may be in ``predict`` at once.
         taken: Slots in use.
         quarantined: Of those, slots whose request is over while its work does not end.
+        lost: Of those, slots for which that has been so for long: nobody should count on them.
     """
 
-    __slots__ = ("_waiting", "capacity", "quarantined", "taken")
+    __slots__ = ("_waiting", "capacity", "lost", "quarantined", "taken")
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
@@ -36,6 +37,7 @@ class Slots:
         self.capacity: int = capacity
         self.taken: int = 0
         self.quarantined: int = 0
+        self.lost: int = 0
         self._waiting: dict[_Waiter, None] = {}
 
     @property

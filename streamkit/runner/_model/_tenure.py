@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from streamkit._core import Timer, current_loop
+
 from ._slots import Slots
 from ._work import Work
+
+LOST_AFTER: Final = 60.0
+# seconds; most threads that run on end by themselves, and those who wait for their slot are served
+# then. One that has not by now is held for stuck.
 
 
 class Tenure:
@@ -15,11 +23,13 @@ class Tenure:
         over: Whether the slot was given back.
     """
 
-    __slots__ = ("_quarantined", "_slots", "open", "over", "work")
+    __slots__ = ("_lost", "_quarantined", "_slots", "_timer", "open", "over", "work")
 
     def __init__(self, slots: Slots, outer: Work) -> None:
         self._slots = slots
         self._quarantined = False
+        self._lost = False
+        self._timer: Timer | None = None
         self.work: Work = Work(outer)
         self.open: bool = True
         self.over: bool = False
@@ -31,12 +41,21 @@ class Tenure:
             self.work.when_idle(self._give_back)
 
     def quarantine(self) -> None:
-        """Its work was given up: the slot counts as lost until that ends after all."""
+        """Its work was given up: the slot is quarantined, and lost in a while, until that ends."""
         self._quarantined = True
         self._slots.quarantined += 1
+        loop = current_loop()
+        self._timer = loop.call_at(loop.now() + LOST_AFTER, self._lose)
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._slots.lost += 1
 
     def _give_back(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._slots.quarantined -= self._quarantined
+        self._slots.lost -= self._lost
         self.over = True
         self._slots.give_back()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,11 +13,9 @@ from streamkit.server._visit import VISIT_KEY, Visit
 from streamkit.server.settings import Settings
 
 from ._answers import Form, response_to
-from ._errors import ClientError, ModelBroke, answer_to, is_word_of_cancel, log_failure, not_ready
+from ._errors import ClientError, ModelBroke, answer_to, log_failure, not_ready, raise_cancelled
 from ._inputs import PREDICT, ModelInputs
 from ._request import ModelRequest
-
-logger = logging.getLogger("streamkit.server")
 
 
 class Endpoint:
@@ -73,7 +70,7 @@ class Endpoint:
             call.refuse()
             raise
         except Exception as error:
-            _raise_cancelled(error, call)
+            raise_cancelled(error, call)
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -91,7 +88,8 @@ class Endpoint:
         body = await request.read(self._settings)
         if self._runner.not_ready() is not None:
             raise not_ready()
-        inputs = self._inputs.read(self._method, body, request.headers.get("content-type"))
+        kind = request.headers.get("content-type")
+        inputs = await self._inputs.read(self._method, body, kind, call.token)
         call.admit()
         if self._method == PREDICT:
             result = await call.predict(inputs, request)
@@ -110,19 +108,3 @@ async def _last_word(scope: Scope, receive: Receive, send: Send, call: ModelCall
         await answer_to(StreamCancelled(cause))(scope, receive, send)
     elif owner.transport is not None:
         owner.transport.abort()
-
-
-def _raise_cancelled(error: Exception, call: ModelCall) -> None:
-    """What a model raises when it was cut short is no failure, however it looks.
-
-    Raises:
-        StreamCancelled: It was cut short.
-    """
-    cause = call.token.cancellation
-    if cause is None or isinstance(error, StreamCancelled):
-        return
-    if not is_word_of_cancel(error):
-        logger.warning(
-            "request %s: the model failed after it was told to stop", call.id, exc_info=error
-        )
-    raise StreamCancelled(cause) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from types import TracebackType
 from typing import Final, Self, cast
@@ -16,12 +16,12 @@ from starlette.responses import Response
 
 from streamkit.asgi import STATUS, error_event
 from streamkit.errors import BadPayload, RequestRefused, StreamCancelled, UsageBug
-from streamkit.runner._model import dump_json
+from streamkit.runner._model import ModelCall, dump_json
 
 logger = logging.getLogger("streamkit.server")
 
 NOT_READY: Final = "Model with name model is not ready."  # Truss calls each of them so
-_MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
+MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
 _NO_BODY: Final = frozenset({204, 304})
 _RETRY_AFTER: Final = {"retry-after": "1"}
 _OURS: Final = ("streamkit.", "anyio.", "starlette.", "threading")
@@ -98,7 +98,7 @@ def answer_to(error: Exception) -> Response:
             said = f"Unhandled exception: {type(cause).__name__}: {cause}"
             return _answer(500, said, Code.SERVER)
         case _:
-            return _answer(500, _MODEL_FAILED, Code.MODEL)
+            return _answer(500, MODEL_FAILED, Code.MODEL)
 
 
 def log_failure(error: Exception, request_id: str) -> None:
@@ -125,10 +125,38 @@ def log_failure(error: Exception, request_id: str) -> None:
 
 def is_word_of_cancel(error: Exception) -> bool:
     """Whether code that was cut short says so with it, and nothing else."""
-    if isinstance(error, ExceptionGroup):
-        inner = cast("ExceptionGroup[Exception]", error).exceptions
-        return all(is_word_of_cancel(each) for each in inner)
     return isinstance(error, StreamCancelled | ClientDisconnect | HTTPException)
+
+
+def raise_cancelled(
+    error: Exception, call: ModelCall, is_word: Callable[[Exception], bool] = is_word_of_cancel
+) -> None:
+    """What a model raises when it was cut short is no failure, however it looks.
+
+    Args:
+        error: What it raised.
+        call: Its request; nothing happens where that was not cut short.
+        is_word: Whether an error says so, and nothing else; anything besides is logged.
+
+    Raises:
+        StreamCancelled: It was cut short.
+    """
+    cause = call.token.cancellation
+    if cause is None or isinstance(error, StreamCancelled):
+        return
+    if not all(is_word(each) for each in _leaves(error)):
+        logger.warning(
+            "request %s: the model failed after it was told to stop", call.id, exc_info=error
+        )
+    raise StreamCancelled(cause) from error
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if not isinstance(error, ExceptionGroup):
+        yield error
+        return
+    for inner in cast("ExceptionGroup[Exception]", error).exceptions:
+        yield from _leaves(inner)
 
 
 def _raised_by_model(error: HTTPException) -> Response:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+import logging
+from typing import Any, Final
 
+from streamkit._core import CancelToken
 from streamkit.runner._model import LoadedModel, Takes, Validator, parse_inputs
+from streamkit.streams import call_in_thread
 
 from ._errors import method_missing
+
+logger = logging.getLogger("streamkit.model")
 
 PREDICT: Final = "predict"
 """The method with stages around it; each other one runs alone."""
 
+_MEANS_ANYTHING: Final = (inspect.Parameter.empty, Any, object, None)
+_PARSED_AT_ONCE: Final = 64 << 10  # bytes; that takes less than handing it to a thread delays it
 _INPUTS: Final = (Takes.INPUTS, Takes.BOTH)
 
 
@@ -32,17 +40,28 @@ class ModelInputs:
         self._validators = {
             name: Validator(method.annotation)
             for name, method in methods.items()
-            if method.takes in _INPUTS
+            if method.takes in _INPUTS and name != "websocket"  # that one gets the websocket
         }
+        for name, validator in self._validators.items():
+            if methods[name].annotation not in _MEANS_ANYTHING and validator.why_inactive:
+                logger.warning("inputs of `%s` are not validated: %s", name, validator.why_inactive)
 
-    def read(self, method: str, body: bytes, content_type: str | None) -> object:
+    async def read(
+        self, method: str, body: bytes, content_type: str | None, token: CancelToken
+    ) -> object:
         """Return the inputs of ``method``; None for one that takes none, whatever the body is.
 
         Raises:
             ClientError: The model has no such method.
             BadPayload: The body is not what the method takes.
+            StreamCancelled: The token was cancelled; a long body is parsed on to its end.
         """
         if method not in self._methods:
             raise method_missing(method)
         validator = self._validators.get(method)
-        return None if validator is None else parse_inputs(body, content_type, validator)
+        if validator is None:
+            return None
+        if len(body) <= _PARSED_AT_ONCE:
+            return parse_inputs(body, content_type, validator)
+        # While a body of megabytes is parsed on the loop, nobody hears of a client that left.
+        return await call_in_thread(parse_inputs, (body, content_type, validator), {}, token=token)

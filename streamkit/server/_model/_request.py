@@ -31,7 +31,11 @@ class ModelRequest(Request):
     def __init__(self, scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
         # A state of its own: a server may share one among all requests. And the call in place of
         # the middleware's handle: what the model makes cancellable hangs on the call then.
-        state = {**scope.get("state", {}), "watch_disconnect": lambda: DisconnectWatch(call)}
+        state = {
+            **scope.get("state", {}),
+            "request_id": call.id,
+            "watch_disconnect": lambda: DisconnectWatch(call),
+        }
         super().__init__({**scope, "state": state, SCOPE_KEY: call}, receive, send)
         self._call = call
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Final
 
 import anyio.lowlevel
 from starlette.exceptions import HTTPException
@@ -17,7 +17,14 @@ from streamkit._core import SCOPE_KEY, Reason
 from streamkit.errors import RequestRefused, StreamCancelled
 from streamkit.runner._model import ModelCall, ModelRunner
 
-from ._errors import ModelBroke, answer_to, log_failure, not_ready
+from ._errors import (
+    MODEL_FAILED,
+    ModelBroke,
+    answer_to,
+    log_failure,
+    not_ready,
+    raise_cancelled,
+)
 
 logger = logging.getLogger("streamkit.server")
 
@@ -31,7 +38,6 @@ _UNSUPPORTED: Final = 1003
 _BROKE: Final = 1011
 # The words that clients of Truss know.
 _NO_WEBSOCKET: Final = "WebSocket is not implemented on this deployment."
-_MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
 _CAN_DENY: Final = "websocket.http.response"
 
 
@@ -79,7 +85,7 @@ class ModelSocket:
             await _close(websocket, _DONE)
             await call.complete()
         except Exception as error:
-            _raise_cancelled(error, call)
+            raise_cancelled(error, call, _is_word_of_end)
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -146,7 +152,7 @@ async def _close(websocket: WebSocket, code: int, reason: str = "") -> None:
 
 async def _tell(websocket: WebSocket, error: Exception) -> None:
     if websocket.application_state is not WebSocketState.CONNECTING:
-        await _close(websocket, _BROKE, _MODEL_FAILED)
+        await _close(websocket, _BROKE, MODEL_FAILED)
     elif isinstance(error, RequestRefused) and _CAN_DENY in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(answer_to(error))
     else:
@@ -162,27 +168,8 @@ def _as_failure(error: Exception) -> Exception:
     return failure
 
 
-def _raise_cancelled(error: Exception, call: ModelCall) -> None:
-    """What a model raises when it was cut short is no failure, however it looks.
-
-    Raises:
-        StreamCancelled: It was cut short.
-    """
-    cause = call.token.cancellation
-    if cause is None or isinstance(error, StreamCancelled):
-        return
-    if not _is_word_of_end(error):
-        logger.warning(
-            "request %s: the model failed after it was told to stop", call.id, exc_info=error
-        )
-    raise StreamCancelled(cause) from error
-
-
 def _is_word_of_end(error: Exception) -> bool:
     """Whether it says that the websocket is over, and nothing else."""
-    if isinstance(error, ExceptionGroup):
-        inner = cast("ExceptionGroup[Exception]", error).exceptions
-        return all(_is_word_of_end(each) for each in inner)
     if isinstance(error, RuntimeError):  # Starlette's, for who goes on after it was told
         return str(error).startswith("Cannot call ")
     return isinstance(error, StreamCancelled | WebSocketDisconnect | OSError)

@@ -12,6 +12,7 @@ import pytest
 from streamkit import current_token
 from streamkit._core import CancelSource, Reason, now
 from streamkit.errors import StreamCancelled
+from streamkit.runner._model._tenure import LOST_AFTER
 from streamkit.testing import ThreadGate
 
 from .conftest import Serve, ask
@@ -66,7 +67,35 @@ async def test_a_thread_that_does_not_end_holds_its_slot_in_quarantine_until_it_
     assert runner.statistics().quarantined == 0
 
 
-async def test_a_server_all_of_whose_slots_are_quarantined_says_that_it_is_not_ready(
+async def test_those_who_come_while_a_thread_runs_on_wait_for_its_slot(serve: Serve) -> None:
+    gate = ThreadGate()
+
+    class Model:
+        def predict(self, inputs: Any) -> Any:
+            if inputs != "in":
+                gate.wait()
+            return "served"
+
+    runner = serve(Model())
+    await cut(runner, 1.0)
+    await runner.in_flight.wait_idle()
+    assert runner.slots.quarantined == 1
+    assert runner.not_ready() is None
+    answers: list[Any] = []
+
+    async def newcomer() -> None:
+        answers.append(await ask(runner, "in"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(newcomer)
+        await anyio.sleep(20)
+        assert (answers, runner.slots.waiting) == ([], 1)
+        gate.open()
+
+    assert answers == ["served"]
+
+
+async def test_a_server_all_of_whose_slots_are_lost_says_that_it_is_not_ready(
     serve: Serve,
 ) -> None:
     gate = ThreadGate()
@@ -78,12 +107,14 @@ async def test_a_server_all_of_whose_slots_are_quarantined_says_that_it_is_not_r
     runner = serve(Model())
     await cut(runner, 1.0)
     await runner.in_flight.wait_idle()
+    await anyio.sleep(LOST_AFTER)
 
     assert runner.not_ready() == "all slots of model model are quarantined"
     gate.open()
     while runner.slots.taken:  # noqa: ASYNC110 - the thread's end has no event here
         await anyio.sleep(0.01)
     assert runner.not_ready() is None
+    assert runner.slots.lost == 0
 
 
 async def test_a_coroutine_that_swallows_its_cancel_is_insisted_on(
