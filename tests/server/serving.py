@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -21,9 +22,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if "STREAMKIT" 
 class Served:
     """A running server; its log is read when it has ended."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, log: IO[str]) -> None:
         self.process = process
         self.url = url
+        self._log = log
 
     def get(self, path: str) -> Any:
         return httpx.get(self.url + path, timeout=LIMIT).json()
@@ -34,31 +36,36 @@ class Served:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self) -> tuple[int, str]:
-        """Its exit status and its log."""
-        _, log = self.process.communicate(timeout=LIMIT)
-        return self.process.returncode, log
+    def wait(self, limit: float = LIMIT) -> tuple[int, str]:
+        """Its exit status and its log, when it has ended."""
+        status = self.process.wait(limit)
+        self._log.seek(0)
+        return status, self._log.read()
 
 
 @contextmanager
 def serving(*flags: str, **options: object) -> Iterator[Served]:
     """Serve; ``options`` are those of the fake engine."""
     engine = [f"--engine-option={name}={value}" for name, value in options.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamkit.server.cli", "serve", "--port", "0", *engine, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("streamkit: ready on http://"), process.communicate()
-        yield Served(process, line.split()[-1])
-    finally:
-        process.kill()
-        process.communicate()
+    command = [sys.executable, "-m", "streamkit.server.cli", "serve", "--port", "0"]
+    # A file: nobody reads the log before the end, and a full pipe would stop the server.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [*command, *engine, *flags],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=ENVIRONMENT,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            served = Served(process, line.split()[-1] if line else "", log)
+            assert line.startswith("streamkit: ready on http://"), (line, served.wait())
+            yield served
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
