@@ -88,11 +88,12 @@ async def test_one_that_waits_for_a_slot_is_out_of_the_queue(
     moment = {"Coroutines": "predict", "Functions": "predict"}.get(kind, "second chunk")
     first = Visit(processes[kind], tmp_path / "first", moment)
     second = Visit(processes[kind], tmp_path / "second", moment)
-    async with first.open() as holder, second.open() as waiter:
+    async with first.open() as holder:
         await first.wait_there()
-        await until(partial(engine_has, first.served, queued=1))
-        await waiter.leave(how)
-        account = await second.wait_ended()
+        async with second.open() as waiter:
+            await until(partial(engine_has, first.served, queued=1))
+            await waiter.leave(how)
+            account = await second.wait_ended()
         assert await engine_has(first.served, running=1, queued=0)
         assert (account["phase"], account["cancelled_in"]) == ("cancelled", "queued")
         assert second.when("there") == []
