@@ -78,7 +78,7 @@ class Endpoint:
                 # Only a server that shuts down cancels this task; our own cancels end its waits.
                 call.cancel(Reason.DRAIN, "the server cancelled the request's task")
                 raise
-            raise ModelBroke.by(error) from error
+            raise ModelBroke.by(error) from error  # noqa: ASYNC104 - it was the model's own
         except GeneratorExit:  # a loop that drops its tasks throws it into each of them
             raise
         except BaseException as error:  # asyncio would end the server with some of these
