@@ -33,7 +33,7 @@ class Step:
         self._grace = grace
         self._name = name
         self._timer: Timer | None = None
-        self.running = False
+        self.running: bool = False
 
     async def run(self, awaitable: Awaitable[R]) -> R:
         """Await it.

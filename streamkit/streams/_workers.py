@@ -25,7 +25,7 @@ class _Worker:
         self._epoch = _epoch
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         # A daemon: user code that never returns must not keep the process from ending.
-        self.thread = threading.Thread(target=self._live, daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._live, daemon=True)
 
     def hand_over(self, job: Job | None, role: Role | Literal["idle"]) -> None:
         self.thread.name = f"streamkit-{role}-{self._number}"
