@@ -304,7 +304,7 @@ class Holder:
     @functools.wraps(nested)
     def decorated(self, *args: Any) -> None: ...
 
-    partial = functools.partial(plain)
+    partial = staticmethod(functools.partial(plain))
 
     def __call__(self, prompt: str, request: Mine) -> None: ...
 
