@@ -82,12 +82,16 @@ class _Patient:
     def data_received(self, data: bytes) -> None:
         self._silent = False
         before = self.cycle
+        in_body = before is not None and before.more_body
         super().data_received(data)  # type: ignore[misc]
         speaks: Any = self.transport.get_protocol()
         if speaks is not self:  # it is a websocket's from here on
             self._stop_waiting()
             return
-        self._measure_head(before, len(data))
+        if in_body or self.cycle is not before:
+            self._head = 0
+        else:
+            self._measure_head(len(data))
         if self.cycle is None or self.cycle.response_complete:
             self._wait_for_head()
         else:
@@ -106,11 +110,8 @@ class _Patient:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.read_timeout, self._too_late)
 
-    def _measure_head(self, before: Any, size: int) -> None:
+    def _measure_head(self, size: int) -> None:
         """What came after a whole request, and began no new one, is part of the next head."""
-        if self.cycle is not before or (before is not None and before.more_body):
-            self._head = 0
-            return
         self._head += size
         if self._head > HEAD_LIMIT:
             limit = f"the request's head is longer than {HEAD_LIMIT} bytes"

@@ -128,6 +128,14 @@ def test_a_long_body_is_no_long_head(served: Served) -> None:
     assert answer.count(b"HTTP/1.1 200 ") == 2
 
 
+def test_the_end_of_a_long_body_is_no_long_head(served: Served) -> None:
+    body = b'{"max_tokens": 1, "prompt": "' + b"x" * 95_000 + b'"}'
+    head = post(b"", b"content-length: %d" % len(body), b"connection: close")
+
+    for _ in range(5):  # how much of it comes at once is up to the kernel
+        assert exchange(served, head, body, pause=0.02).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_length_of_thousands_of_digits_is_a_length(served: Served) -> None:
     padded = b"content-length: " + b"0" * 6000 + b"%d" % len(BODY)
 
