@@ -9,6 +9,7 @@ import sys
 import threading
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -27,6 +28,7 @@ from streamkit.testing import ThreadGate
 pytestmark = [pytest.mark.asyncio_only, pytest.mark.blocks_the_loop]  # entering a folder reads it
 
 Load = Callable[..., Awaitable[Any]]
+ANYIO = tuple(map(int, version("anyio").split(".")[:2]))
 
 
 @pytest.fixture(autouse=True)
@@ -546,6 +548,7 @@ async def test_a_load_that_yields_is_told(load: Load) -> None:
     assert "its load() yields, so calling it runs nothing" in str(error)
 
 
+@pytest.mark.skipif(ANYIO < (4, 14), reason="anyio itself notices it from 4.14 on")
 async def test_a_load_that_leaves_a_task_group_open_is_told(load: Load) -> None:
     error = await failure(
         load,
