@@ -248,15 +248,8 @@ class ModelCall(ModelCase):
                 on_end=self._begin(),
             )
         if is_awaitable(result) and not is_stream(result):
-            result = await self._counted(result)
+            result = await result  # the stage lasts as long, and is counted as a whole
         return result
-
-    async def _counted(self, work: Awaitable[object]) -> object:
-        end = self._begin()
-        try:
-            return await work
-        finally:
-            end()
 
     def _sorted(self, result: object) -> Result:
         if is_response(result):

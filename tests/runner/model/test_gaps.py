@@ -52,6 +52,9 @@ async def test_the_first_chunk_has_a_limit_of_its_own(serve: Serve) -> None:
     slow_start = serve(Paced(50, 1), read_timeout=5, first_chunk_timeout=60)
     assert await ask(slow_start) == [50, 1]
 
+    slow_steps = serve(Paced(1, 3), read_timeout=5, first_chunk_timeout=2)
+    assert await ask(slow_steps) == [1, 3]
+
     began = now()
     with pytest.raises(StreamCancelled, match="no first chunk came for 2 s"):
         await ask(serve(Paced(3, 1), read_timeout=5, first_chunk_timeout=2))

@@ -53,6 +53,9 @@ async def test_a_thread_that_does_not_end_holds_its_slot_in_quarantine_until_it_
     account = runner.find("r")
     assert account is not None
     assert (account.phase, account.proof, account.misbehaviour) == ("quarantined", None, "ignored")
+    books = runner.served.statistics()
+    assert books is not None
+    assert (books.quarantined, books.misbehaviours) == (1, {"ignored": 1})
     assert (runner.slots.taken, runner.slots.quarantined) == (1, 1)
     assert runner.not_ready() is None  # the other slot
     assert "its slot is quarantined until that ends" in caplog.text
@@ -93,6 +96,8 @@ async def test_those_who_come_while_a_thread_runs_on_wait_for_its_slot(serve: Se
         gate.open()
 
     assert answers == ["served"]
+    await anyio.sleep(LOST_AFTER)
+    assert (runner.slots.lost, runner.not_ready()) == (0, None)
 
 
 async def test_a_server_all_of_whose_slots_are_lost_says_that_it_is_not_ready(
@@ -215,14 +220,25 @@ async def test_sync_code_that_asks_its_token_stops_at_once(serve: Serve) -> None
     assert runner.slots.taken == 0
 
 
-@pytest.mark.realtime
-async def test_sync_code_is_interrupted_where_that_was_asked_for(serve: Serve) -> None:
-    class Model:
-        def predict(self, inputs: Any) -> None:
-            while True:
-                sum(range(1000))
+class Computes:
+    def predict(self, inputs: Any) -> None:
+        while True:
+            sum(range(1000))
 
-    runner = serve(Model(), interrupt_threads=True)
+
+class ComputesChunks:
+    def predict(self, inputs: Any) -> Iterator[str]:
+        yield "chunk"
+        while True:
+            sum(range(1000))
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("kind", [Computes, ComputesChunks])
+async def test_sync_code_is_interrupted_where_that_was_asked_for(
+    serve: Serve, kind: type[object]
+) -> None:
+    runner = serve(kind(), interrupt_threads=True)
     await cut(runner, 0.1)
     await runner.in_flight.wait_idle()
 

@@ -113,3 +113,28 @@ async def test_who_does_not_ask_is_cut_in_the_same_turn(serve: Serve) -> None:
     await runner.in_flight.wait_idle()
 
     assert ended == [2.5]
+
+
+async def test_who_asked_has_the_time_of_its_cleanup_as_well(serve: Serve) -> None:
+    class Model:
+        async def predict(self, request: Any) -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "chunk"
+                    await request.is_disconnected()
+                    await anyio.sleep(1000)
+            finally:
+                await anyio.sleep(4.5)
+
+    source = CancelSource()
+    runner = serve(Model())
+    source.cancel_after(1)
+
+    with pytest.raises(StreamCancelled):
+        await stream(runner, source, [])
+    await runner.in_flight.wait_idle()
+
+    account = runner.find("r")
+    assert account is not None
+    assert (account.phase, account.misbehaviour) == ("cancelled", None)
+    assert account.proved_after == pytest.approx(ASK_GRACE + 4.5)

@@ -1,0 +1,193 @@
+"""How requests end: what still runs is waited for, leftovers are tidied, the slot is back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from starlette.requests import Request
+
+from streamkit._core import CancelSource, held, now
+from streamkit.errors import StreamCancelled
+
+from .conftest import Serve, ask
+
+pytestmark = pytest.mark.asyncio_only
+
+
+class SlowToTidy:
+    """Its preprocess takes a while to end."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+        self.began: list[float] = []
+
+    async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await anyio.sleep(3)
+
+    async def predict(self, inputs: AsyncIterator[int]) -> int:
+        self.began.append(now())
+        await anext(inputs)
+        await anyio.sleep(1)
+        if self.fails:
+            raise ZeroDivisionError
+        return 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_slot_is_back_before_what_was_handed_on_is_tidied(
+    serve: Serve, fails: bool
+) -> None:
+    model = SlowToTidy(fails=fails)
+    runner = serve(model)
+
+    async def one() -> None:
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                await ask(runner)
+        else:
+            await ask(runner)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one)
+        tasks.start_soon(one)
+
+    assert model.began == [0, 1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_was_handed_on_is_closed_in_the_task_that_drove_it(
+    serve: Serve, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    class Model:
+        async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 1000)
+                yield 1
+                yield 2
+
+        async def predict(self, inputs: AsyncIterator[int]) -> int:
+            self.kept = inputs
+            await anext(inputs)
+            if fails:
+                raise ZeroDivisionError
+            return 1
+
+    runner = serve(Model())
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            await ask(runner)
+    else:
+        await ask(runner)
+    await runner.in_flight.wait_idle()
+
+    assert now() == 0
+    assert caplog.text == ""
+
+
+async def test_a_stream_that_nobody_closes_ends_with_its_request(serve: Serve) -> None:
+    class Model:
+        closed = False
+
+        async def predict(self, inputs: Any) -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "chunk"
+            finally:
+                self.closed = True
+
+    async def read_once() -> None:
+        with runner.accept(request_id="r") as call:
+            call.admit()
+            result: Any = await call.predict("in", None)
+            await anext(result.items)
+            await call.complete()
+
+    model = Model()
+    runner = serve(model)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read_once)
+    await runner.in_flight.wait_idle()
+
+    assert model.closed
+    account = runner.find("r")
+    assert account is not None
+    assert (account.phase, account.detail) == ("failed", "the answer ended before its output did")
+    assert runner.slots.taken == 0
+
+
+async def test_a_threads_stream_that_is_not_read_to_its_end_fails_once(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Model:
+        def predict(self, inputs: Any) -> Iterator[str]:
+            while True:
+                yield "chunk"
+
+    async def read(chunks: AsyncIterator[str]) -> None:
+        await anext(chunks)
+
+    runner = serve(Model())
+    with runner.accept(request_id="r") as call:
+        call.admit()
+        result: Any = await call.predict("in", None)
+        await result.items.drive(read)
+        await call.complete()
+    await runner.in_flight.wait_idle()
+
+    totals = runner.statistics()
+    assert (totals.failed, totals.violations, held()) == (1, 0, [])
+    assert "failed" not in caplog.text
+
+
+async def test_a_request_is_over_when_its_thread_is(serve: Serve) -> None:
+    class Model:
+        def predict(self, inputs: Any) -> Iterator[str]:
+            yield "chunk"
+
+    runner = serve(Model())
+    for _ in range(50):
+        assert await ask(runner) == ["chunk"]
+        assert runner.slots.taken == 0
+
+
+async def test_what_a_model_returns_after_it_was_told_is_no_answer(serve: Serve) -> None:
+    class Model:
+        async def predict(self, inputs: Any, request: Request) -> str:
+            await anyio.sleep(2)
+            return "half" if await request.is_disconnected() else "whole"
+
+    class Asking:
+        async def is_disconnected(self) -> bool:
+            return call.asked()
+
+    runner, source = serve(Model()), CancelSource()
+    source.cancel_after(1)
+    with runner.accept(token=source.token, request_id="r") as call:
+        call.admit()
+        with pytest.raises(StreamCancelled):
+            await call.predict("in", Asking())
+    await runner.in_flight.wait_idle()
+
+    account = runner.find("r")
+    assert account is not None
+    assert (account.phase, account.proved_after) == ("cancelled", 1)
+
+
+async def test_a_value_is_delivered_when_its_answer_is_complete(serve: Serve) -> None:
+    class Model:
+        async def predict(self, inputs: Any) -> str:
+            return "value"
+
+    runner = serve(Model())
+    await ask(runner, request_id="r")
+
+    account = runner.find("r")
+    assert account is not None
+    assert (account.produced, account.delivered, account.undelivered) == (1, 1, 0)
