@@ -8,9 +8,11 @@ from typing import Any
 import anyio
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
 from streamkit._core import CancelSource, held, now
 from streamkit.errors import StreamCancelled
+from streamkit.runner._model import ModelRunner
 
 from .conftest import Serve, ask
 
@@ -20,8 +22,9 @@ pytestmark = pytest.mark.asyncio_only
 class SlowToTidy:
     """Its preprocess takes a while to end."""
 
-    def __init__(self, *, fails: bool) -> None:
+    def __init__(self, *, fails: bool, result: object) -> None:
         self.fails = fails
+        self.result = result
         self.began: list[float] = []
 
     async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
@@ -31,24 +34,35 @@ class SlowToTidy:
         finally:
             await anyio.sleep(3)
 
-    async def predict(self, inputs: AsyncIterator[int]) -> int:
+    async def predict(self, inputs: AsyncIterator[int]) -> object:
         self.began.append(now())
         await anext(inputs)
         await anyio.sleep(1)
         if self.fails:
             raise ZeroDivisionError
-        return 1
+        return self.result
 
 
-@pytest.mark.parametrize("fails", [False, True])
+async def answer(runner: ModelRunner) -> None:
+    """As a server does with a response that the model made."""
+    with runner.accept() as call:
+        call.admit()
+        await call.predict("in", None)
+        call.answering()
+        await call.complete()
+
+
+@pytest.mark.parametrize(("fails", "answers"), [(False, False), (True, False), (False, True)])
 async def test_the_slot_is_back_before_what_was_handed_on_is_tidied(
-    serve: Serve, fails: bool
+    serve: Serve, fails: bool, answers: bool
 ) -> None:
-    model = SlowToTidy(fails=fails)
+    model = SlowToTidy(fails=fails, result=Response() if answers else 1)
     runner = serve(model)
 
     async def one() -> None:
-        if fails:
+        if answers:
+            await answer(runner)
+        elif fails:
             with pytest.raises(ZeroDivisionError):
                 await ask(runner)
         else:
@@ -144,17 +158,6 @@ async def test_a_threads_stream_that_is_not_read_to_its_end_fails_once(
     totals = runner.statistics()
     assert (totals.failed, totals.violations, held()) == (1, 0, [])
     assert "failed" not in caplog.text
-
-
-async def test_a_request_is_over_when_its_thread_is(serve: Serve) -> None:
-    class Model:
-        def predict(self, inputs: Any) -> Iterator[str]:
-            yield "chunk"
-
-    runner = serve(Model())
-    for _ in range(50):
-        assert await ask(runner) == ["chunk"]
-        assert runner.slots.taken == 0
 
 
 async def test_what_a_model_returns_after_it_was_told_is_no_answer(serve: Serve) -> None:
