@@ -48,18 +48,19 @@ class Health:
 
     async def _ask(self) -> None:
         assert self._running is not None
+        self._answer = False  # unless it has another one: it may raise a CancelledError as well
+        self._scope = scope = anyio.CancelScope()
         try:
-            with anyio.CancelScope() as self._scope:
+            with scope:
                 answer = await self._call()
                 self._answer = None if answer is None else bool(answer)
         except (Exception, KeyboardInterrupt, SystemExit):  # the last ones would end the server
             logger.exception("the model's is_healthy failed")
-            self._answer = False
         finally:
             running, self._running = self._running, None
             running.set()
-        if self._answer is False:
-            logger.warning("the model says that it is not healthy")
+            if self._answer is False and not scope.cancel_called:
+                logger.warning("the model is not healthy, by its own word")
 
     async def _call(self) -> object:
         call = self._method.call

@@ -44,13 +44,19 @@ class OpenAIStream(EventStream):
         text = as_text(chunk)
         if self._framed is None:
             self._framed = text is None
-            if not (self._framed or self._accepts_events):
-                self.media_type = _RAW
-                self.init_headers()
+            if not self._framed:
+                self._declare_raw()
         return self._event(chunk) if text is None else text
+
+    def _declare_raw(self) -> None:
+        if not self._accepts_events:
+            self.media_type = _RAW
+            self.init_headers()
 
     def _last(self, count: int) -> bytes:
         super()._last(count)  # which ends the heartbeat
+        if not count:
+            self._declare_raw()  # nothing was framed: Truss's own word for what it streams
         return _DONE if self._framed and not self._named else b""
 
     async def _beat(self, send: Send) -> None:

@@ -1,6 +1,7 @@
 """The routes that run nothing: alive, ready, loaded, schema, models, SageMaker's ping."""
 
 import json
+from asyncio import CancelledError
 
 import anyio
 import pytest
@@ -89,6 +90,7 @@ class SyncHealth(Health):
         ([], False),
         (RuntimeError("no GPU"), False),
         (SystemExit(3), False),
+        (CancelledError(), False),
     ],
 )
 async def test_a_model_has_its_word_in_whether_it_is_ready(

@@ -70,6 +70,17 @@ async def test_raw_text_has_the_headers_that_it_has_on_truss(serve, ask) -> None
     assert set(exchange.headers_received) == {"content-type", "x-request-id"}
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [(None, OCTETS), ("text/event-stream", "text/event-stream; charset=utf-8")],
+)
+async def test_a_stream_without_a_chunk_is_raw_and_empty(serve, ask, accept, kind) -> None:
+    exchange = await chat(ask, serve(Chats()), accept=accept)
+
+    assert (exchange.status, exchange.data, exchange.completed) == (200, b"", True)
+    assert exchange.headers_received["content-type"] == kind
+
+
 async def test_events_that_clients_know_by_name_have_their_names(serve, ask) -> None:
     chunks = [{"type": "message_start", "n": 1}, {"n": 2}, {"type": "no\ndata: {}", "n": 3}]
 
