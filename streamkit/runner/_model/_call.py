@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from streamkit._core import CancelToken, Event, Reason, current_loop, token_var
 from streamkit.engines import Outcome, Proof, StopReport
@@ -19,7 +20,8 @@ from streamkit.streams import (
     call_in_thread,
 )
 
-from ._ending import PROOF_LIMIT, ModelCase
+from ._dropped import Begin, begin_var, count_dropped
+from ._ending import LAST_LINES, PROOF_LIMIT, ModelCase
 from ._gap import Gap
 from ._host import ModelHost
 from ._output import Output
@@ -51,12 +53,13 @@ class ModelCall(ModelCase):
     The slot is given back when all that was begun in it has ended, however long after.
     """
 
-    __slots__ = ("_outputs",)
+    __slots__ = ("_outer", "_outputs")
 
     def __init__(
         self, host: ModelHost, request_id: str, token: CancelToken, on_closed: OnClosed | None
     ) -> None:
         self._outputs: list[Output] = []
+        self._outer: Token[Begin | None] | None = None
         super().__init__(host, request_id, token, on_closed)
 
     # -- what its server calls -----------------------------------------------------------------
@@ -145,7 +148,10 @@ class ModelCall(ModelCase):
                 self._fail(Reason.ERROR, output.why_partial)
                 return
         self._seal()
-        await self._work.wait_idle(PROOF_LIMIT)  # a thread may still be on its last line
+        # A thread may still be on its last line, what was left half-read in its `finally`.
+        if not await self._work.wait_idle(PROOF_LIMIT + LAST_LINES):
+            self._fail(Reason.ERROR, "its work goes on after its answer")
+            return
         await self._leftovers.aclose()
         if not self.source.finish():  # cancelled meanwhile
             return
@@ -156,6 +162,11 @@ class ModelCall(ModelCase):
         )
         self._end()
 
+    def __enter__(self) -> Self:
+        count_dropped()
+        self._outer = begin_var.set(self._begin_dropped)
+        return super().__enter__()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -164,6 +175,8 @@ class ModelCall(ModelCase):
     ) -> None:
         super().__exit__(exc_type, exc, traceback)
         self._seal()
+        if self._outer is not None:
+            begin_var.reset(self._outer)
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -281,6 +294,11 @@ class ModelCall(ModelCase):
         """A piece of work begins, in the slot if there is one."""
         tenure = self._tenure
         return (tenure.work if tenure is not None and tenure.open else self._work).begin()
+
+    def _begin_dropped(self) -> Callable[[], None]:
+        """As that, also after the slot was sealed: what is dropped was begun before."""
+        tenure = self._tenure
+        return (self._work if tenure is None or tenure.over else tenure.work).begin()
 
 
 def _nothing() -> None:

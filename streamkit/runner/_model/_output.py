@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Self
 
 from streamkit._core import CancelSource, CancelToken, Event, Phase, Reason
@@ -86,8 +86,8 @@ class Output:
         gap: Gap,
         on_end: Callable[[], object],
     ) -> None:
-        self._items = items
-        self._next = items.__anext__
+        self._items: AsyncIterator[Any] | ThreadedGenerator[Any] | None = items
+        self._next: Callable[[], Awaitable[Any]] = items.__anext__
         self._source = source
         self._token: CancelToken = source.token
         self._stage = stage
@@ -134,6 +134,8 @@ class Output:
             elif (aclose := getattr(self._items, "aclose", None)) is not None:
                 await aclose()
         finally:
+            # Some engines' iterators have no aclose(): what they hold ends when they are dropped.
+            self._items, self._next = None, _over
             self._end()
 
     async def _make(self) -> Any:
@@ -161,6 +163,11 @@ class Output:
 
     def __repr__(self) -> str:
         return f"<Output of {self._items!r}, {self._tally.handed_over} handed over>"
+
+
+async def _over() -> Any:
+    """What is left of an iterator that was closed."""
+    raise StopAsyncIteration
 
 
 def _why_partial(error: Exception) -> str | None:
