@@ -20,6 +20,7 @@ VISIT_KEY: Final = "streamkit.visit"
 CLIENT_LEFT: Final = 499
 _LEFT: Final = frozenset({Reason.CLIENT_DISCONNECT, Reason.WRITE_STALLED})
 _NO_VALUE: Final = "-"
+_ID_HEADER: Final = b"x-request-id"
 
 Format = Callable[[dict[str, Any]], str]
 
@@ -65,8 +66,9 @@ class Visit:
     def answering(self, message: Message) -> None:
         """The status line goes out: with our id."""
         self._status = message["status"]
-        header = (b"x-request-id", self.id.encode())
-        message["headers"] = [*message.get("headers", ()), header]
+        # An app that hands on another server's answer hands on the id that it had there.
+        others = (each for each in message.get("headers", ()) if each[0].lower() != _ID_HEADER)
+        message["headers"] = [*others, (_ID_HEADER, self.id.encode())]
 
     def wait_for_books(self, request_id: str) -> None:
         """There are books to wait for, under this id."""
@@ -189,5 +191,5 @@ def _rounded(value: object) -> object:
 
 
 def _proposed_id(scope: Scope) -> str | None:
-    proposed = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    proposed = [value for name, value in scope["headers"] if name == _ID_HEADER]
     return proposed[0].decode("latin-1").strip() if len(proposed) == 1 else None

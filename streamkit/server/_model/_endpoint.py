@@ -13,7 +13,16 @@ from streamkit.server._visit import VISIT_KEY, Visit
 from streamkit.server.settings import Settings
 
 from ._answers import Form, response_to
-from ._errors import ClientError, ModelBroke, answer_to, log_failure, not_ready, raise_cancelled
+from ._errors import (
+    ClientError,
+    ModelBroke,
+    NoForm,
+    answer_to,
+    log_failure,
+    not_ready,
+    raise_cancelled,
+)
+from ._head import with_sound_head
 from ._inputs import PREDICT, ModelInputs
 from ._request import ModelRequest
 
@@ -42,6 +51,7 @@ class Endpoint:
         """ASGI."""
         visit: Visit = scope[VISIT_KEY]
         owner = scope[SCOPE_KEY]
+        send = with_sound_head(send)
         call = self._runner.accept(
             request_id=visit.id, token=owner.token, on_closed=visit.books_closed
         )
@@ -57,15 +67,14 @@ class Endpoint:
             # Where nobody listens, or the status has gone out, nothing can be said any more: the
             # answer stays incomplete, and the connection ends un-cleanly.
             if not (owner.gone or owner.response_started):
-                await answer_to(error)(scope, receive, send)
+                await _tell(error, scope, receive, send, call)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
         request = ModelRequest(scope, receive, send, call)
         try:
             response = await self._run(request, call)
             await response(request.scope, request.receive, send)
-            if scope[SCOPE_KEY].response_complete:
-                await call.complete()
+            await _answered(scope, call)
         except (BadPayload, ClientError):
             call.refuse()
             raise
@@ -97,6 +106,25 @@ class Endpoint:
             result = await call.method(self._method, inputs, request)
         form = Form.of(request, method=self._method, heartbeat=self._settings.heartbeat)
         return await response_to(result, call, form)
+
+
+async def _answered(scope: Scope, call: ModelCall) -> None:
+    owner = scope[SCOPE_KEY]
+    if owner.response_complete:
+        await call.complete()
+    elif not owner.response_started:  # a response of the model's own making
+        call.token.raise_if_cancelled()
+        raise ModelBroke("its response sent nothing")
+
+
+async def _tell(
+    error: Exception, scope: Scope, receive: Receive, send: Send, call: ModelCall
+) -> None:
+    try:
+        await answer_to(error)(scope, receive, send)
+    except NoForm as no_form:  # the status or the headers of an HTTPException of the model's
+        log_failure(no_form, call.id)
+        await answer_to(no_form)(scope, receive, send)
 
 
 async def _last_word(scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:

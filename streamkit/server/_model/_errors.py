@@ -23,6 +23,9 @@ logger = logging.getLogger("streamkit.server")
 NOT_READY: Final = "Model with name model is not ready."  # Truss calls each of them so
 MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
 _NO_BODY: Final = frozenset({204, 304})
+_OF_THE_BODY: Final = frozenset(
+    {"content-encoding", "content-length", "content-type", "transfer-encoding"}
+)
 _RETRY_AFTER: Final = {"retry-after": "1"}
 _OURS: Final = ("streamkit.", "anyio.", "starlette.", "threading")
 
@@ -79,7 +82,11 @@ def not_ready() -> RequestRefused:
 
 
 def answer_to(error: Exception) -> Response:
-    """What the client is told of it; the innards of the model's own errors stay inside."""
+    """What the client is told of it; the innards of the model's own errors stay inside.
+
+    Raises:
+        NoForm: The model raised an ``HTTPException`` with headers that are none.
+    """
     match error:
         case HTTPException():
             return _raised_by_model(error)
@@ -108,7 +115,7 @@ def log_failure(error: Exception, request_id: str) -> None:
             pass
         case ClientDisconnect():
             pass
-        case HTTPException(status_code=status) if status < 500:  # an answer, and no failure
+        case HTTPException(status_code=int(status)) if status < 500:  # an answer, and no failure
             logger.info("request %s: the model answered %d%s", request_id, status, _place(error))
         case UsageBug() if _own_frames(error) is None:  # its message says all of it
             logger.error("request %s failed: %s", request_id, error)
@@ -160,10 +167,19 @@ def _leaves(error: Exception) -> Iterator[Exception]:
 
 
 def _raised_by_model(error: HTTPException) -> Response:
-    if error.status_code in _NO_BODY:
-        headers = {**error_headers(Code.MODEL), **(error.headers or {})}
-        return Response(status_code=error.status_code, headers=headers)
-    return _answer(error.status_code, error.detail, Code.MODEL, error.headers)
+    try:
+        # A model that hands on another server's error hands on what described that one's body.
+        headers = {
+            name: value
+            for name, value in (error.headers or {}).items()
+            if name.lower() not in _OF_THE_BODY
+        }
+        if error.status_code in _NO_BODY:
+            headers = {**error_headers(Code.MODEL), **headers}
+            return Response(status_code=error.status_code, headers=headers)
+        return _answer(error.status_code, error.detail, Code.MODEL, headers)
+    except (AttributeError, TypeError, UnicodeEncodeError) as wrong:  # headers that are none
+        raise NoForm from wrong
 
 
 def _answer(

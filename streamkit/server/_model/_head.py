@@ -1,0 +1,46 @@
+"""The head of an answer, looked at before it goes out: a model may have made what none can send."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from starlette.types import Message, Send
+
+from ._errors import NoForm
+
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # a line break begins another header
+_STATUSES: Final = range(200, 600)  # below, an answer is yet to come; above, there is none
+
+
+def with_sound_head(send: Send) -> Send:
+    """Return a ``send()`` that refuses a head which its server could not send, or would garble.
+
+    uvicorn closes the connection without a word, or sends what the client takes for two answers.
+
+    Raises:
+        NoForm: By the ``send()`` that is returned; nothing has gone out then.
+    """
+
+    # A plain function: a coroutine around the other one would cost a frame for each chunk.
+    def checked(message: Message) -> Any:
+        if message["type"] == "http.response.start":
+            try:
+                _check(message["status"], message.get("headers", ()))
+            except ValueError as error:
+                raise NoForm from error
+        return send(message)
+
+    return checked
+
+
+def _check(status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    if not isinstance(status, int) or status not in _STATUSES:
+        raise ValueError(f"{status!r} is no status that an answer can have, 200 to 599")
+    for name, value in headers:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r:.80} is no name of a header")
+        if _CONTROLS.search(value):
+            raise ValueError(f"the header {name.decode()} has a control character in its value")
