@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 UNASKED := ASYNC109,ASYNC124,ASYNC9
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
-.PHONY: help demo test suite canary fast servers lint types coverage lowest constraints format clean
+.PHONY: bench help demo test suite canary fast servers lint types coverage lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +62,9 @@ lowest: .venv-lowest.txt ## every test with the oldest dependencies that pyproje
 .venv-lowest.txt: pyproject.toml
 	sed -n 's/^ *"\([a-z0-9-]*\).*>=\([0-9.]*\)".*/\1==\2/p' $< > $@
 
+bench: $(READY) ## side by side with peers, half an hour; ARGS=--short takes five minutes
+	$(BIN)/python -m benchmarks --out docs/benchmarks $(ARGS)
+
 format: $(READY) ## let ruff write what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -72,5 +75,5 @@ constraints: $(READY) ## move every dependency to its newest release
 	  --no-header --no-emit-index-url --no-annotate --quiet -o constraints.txt
 
 clean: ## remove what these targets made
-	rm -rf .venv .venv-* build dist .coverage* .import_linter_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* benchmarks/.envs build dist .coverage* .import_linter_cache .pytest_cache .ruff_cache
 	find streamkit tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""The eight goals as one table, and whether the figures meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from benchmarks.figures import Figures, Summary
+from benchmarks.peers import BARE, OUR_BYTES, OURS, SSE_STARLETTE, STARLETTE
+
+Kind = Literal["×", "value", "more by"]
+
+GOALS: Final = {
+    1: "an async stream costs what bare ASGI costs",
+    2: "a sync generator is ten times as fast, and stops",
+    3: "leaving is noticed as fast as by hand",
+    4: "idle streams cost nothing",
+    5: "a request costs next to nothing",
+    6: "cost grows in a line",
+    7: "the whole system gains",
+    8: "it starts at once",
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One line of the table.
+
+    Attributes:
+        goal: Which of the eight.
+        figure: What is bounded.
+        kind: A ratio to the other contender, a value of its own, or a difference.
+        bound: As the goal says.
+        least: Whether it is the least; else the most.
+        other: Compared with whom.
+        peer: Who has to meet it.
+    """
+
+    goal: int
+    figure: str
+    kind: Kind
+    bound: float
+    least: bool = False
+    other: str = BARE
+    peer: str = OURS
+
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        side = "≥" if self.least else "≤"
+        whom = {
+            "×": f" × {self.other}", "value": "", "more by": f" above {self.other}"
+        }[self.kind]  # fmt: skip
+        return f"{side} {self.bound:,g}{whom}"
+
+    def found(self, figures: Figures) -> Summary | None:
+        """What was measured; None: it was not."""
+        if self.kind == "×":
+            return figures.ratio(self.figure, self.peer, self.other)
+        if self.kind == "more by":
+            return figures.difference(self.figure, self.peer, self.other)
+        return figures.of(self.figure, self.peer)
+
+    def met(self, found: Summary) -> bool:
+        """Whether the median does."""
+        return found.median >= self.bound if self.least else found.median <= self.bound
+
+
+def _tokens() -> Iterator[Bound]:
+    for streams in ("one stream", "32 streams"):
+        rate, cpu = f"ready, {streams}: rate", f"ready, {streams}: CPU"
+        yield Bound(1, rate, "×", 1.0, least=True)
+        yield Bound(1, cpu, "×", 1.0)
+        yield Bound(1, rate, "×", 1.25, least=True, other=STARLETTE)
+        yield Bound(1, rate, "×", 1.25, least=True, other=STARLETTE, peer=OUR_BYTES)
+        yield Bound(1, rate, "×", 4, least=True, other=SSE_STARLETTE)
+    for shape in ("steps", "bursts"):
+        yield Bound(1, f"{shape}, 32 streams: CPU", "×", 1.0)
+    for streams in ("one stream", "32 streams"):
+        yield Bound(2, f"ready_sync, {streams}: rate", "×", 10, least=True, other=STARLETTE)
+    yield Bound(2, "sync generator: close to stopped, p99", "value", 5)
+
+
+def _leaving() -> Iterator[Bound]:
+    for phase in ("decode", "prefill", "not streaming", "queued"):
+        for share in (50, 99):
+            yield Bound(3, f"{phase}: close to stopped, p{share}", "×", 1.3)
+    yield Bound(3, "1,000 dropped at once: last one stopped", "×", 1.3)
+
+
+BOUNDS: Final = (*_tokens(), *_leaving())
