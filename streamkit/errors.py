@@ -17,6 +17,7 @@ __all__ = [
     "StreamkitError",
     "TargetNotFound",
     "ThreadInterrupted",
+    "UnsupportedOption",
     "UsageBug",
 ]
 
@@ -37,6 +38,18 @@ class RequestRefused(StreamkitError):
         super().__init__(message)
         self.retry_after = retry_after
         self.status = status
+
+
+class UnsupportedOption(StreamkitError, ValueError):
+    """The client has to do without something, for the engine does not have it.
+
+    Attributes:
+        option: What that is, as ``Capabilities.takes`` spells it.
+    """
+
+    def __init__(self, option: str, engine: str) -> None:
+        super().__init__(f"{option} is not supported by engine {engine}")
+        self.option = option
 
 
 class StreamCancelled(StreamkitError):

@@ -8,18 +8,19 @@ from ._base import (
     Engine,
     EngineStatistics,
     Generation,
-    GenerationRequest,
     Misbehaviour,
     Outcome,
     PhaseListener,
     Proof,
     StopReport,
+    TokenLogprob,
     Usage,
 )
 from ._factory import build, engine_names, engine_options
 from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
 from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
+from ._request import GenerationRequest, Message, Sampling
 
 __all__ = [
     "Capabilities",
@@ -30,15 +31,18 @@ __all__ = [
     "Generation",
     "GenerationRequest",
     "LadderLimits",
+    "Message",
     "Misbehaviour",
     "Option",
     "Outcome",
     "PhaseListener",
     "Proof",
     "RequestRecord",
+    "Sampling",
     "StepLog",
     "StepRecord",
     "StopReport",
+    "TokenLogprob",
     "Usage",
     "build",
     "engine_names",

@@ -8,19 +8,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from streamkit._core import Cancellation, CancelToken, Reason, current_token, now
-from streamkit.errors import UsageBug
+from streamkit.errors import UnsupportedOption, UsageBug
 
 from ._base import (
     Capabilities,
     EngineStatistics,
     Generation,
-    GenerationRequest,
     Misbehaviour,
     PhaseListener,
     Proof,
 )
 from ._generation import GenerationHandle
 from ._ladder import LadderLimits, start_ladder
+from ._request import GenerationRequest
 from ._run import EngineRun, Opening
 
 
@@ -80,9 +80,12 @@ class EngineBase(ABC):
             on_phase: Told of each phase the generation enters, as it enters it.
 
         Raises:
-            ValueError: This engine could never serve such a request, however long it waited.
+            ValueError: This engine could never serve such a request, however long it waited;
+                :class:`UnsupportedOption` when it does not have what is asked for.
             UsageBug: A request with this id is in flight.
         """
+        if missing := request.options - self.capabilities.takes:
+            raise UnsupportedOption(min(missing), self.name)
         if request_id is not None:
             self._runs.check_free(request_id)
         opening = Opening(

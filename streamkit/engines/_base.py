@@ -9,29 +9,22 @@ from typing import Literal, Protocol, Self
 
 from streamkit._core import Cancellation, CancelToken, Phase
 
+from ._request import GenerationRequest
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationRequest:
-    """What to generate.
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was.
 
     Attributes:
-        prompt: The text that comes before.
-        max_tokens: Tokens to make at most, for each choice; None leaves it to the engine.
-        n: Choices, generated side by side.
-
-    Raises:
-        ValueError: A number is below 1. What is too much, the engine says in ``open()``.
+        token: Its text.
+        logprob: The logarithm of its probability.
+        top: The likeliest tokens in its place, the likeliest first, as text and logarithm.
     """
 
-    prompt: str
-    max_tokens: int | None = None
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +36,14 @@ class Chunk:
         tokens: How many tokens it holds (a speculative step makes several).
         index: Which of ``n`` choices it belongs to.
         finish_reason: ``"stop"`` or ``"length"`` on the last chunk of its choice, else None.
+        logprobs: Of each of its tokens, where that was asked for.
     """
 
     text: str
     tokens: int = 1
     index: int = 0
     finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Proof(IntEnum):
@@ -163,6 +158,8 @@ class Capabilities:
             (``Generation.cancel`` always may).
         kill: What ignores an abort can be ended by force.
         proof: The strongest proof of stop this engine can give.
+        takes: What of a :class:`GenerationRequest` it heeds beyond text, ``max_tokens`` and ``n``:
+            ``"messages"``, ``"prompt_ids"``, ``"stop"``, and the names in :class:`Sampling`.
     """
 
     cancel_queued: bool
@@ -176,10 +173,11 @@ class Capabilities:
     thread_safe_cancel: bool
     kill: bool
     proof: Proof
+    takes: frozenset[str] = frozenset()
 
-    def as_json(self) -> dict[str, bool | int | str]:
+    def as_json(self) -> dict[str, bool | int | str | list[str]]:
         """The claims as plain values, as ``GET /v1/engine`` shows them."""
-        return {**asdict(self), "proof": self.proof.word}
+        return {**asdict(self), "proof": self.proof.word, "takes": sorted(self.takes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +309,8 @@ class Engine(Protocol):
             on_phase: Told of each phase the generation enters, as it enters it.
 
         Raises:
-            ValueError: This engine could never serve such a request, however long it waited.
+            ValueError: This engine could never serve such a request, however long it waited;
+                :class:`UnsupportedOption` when it does not have what is asked for.
             UsageBug: A request with this id is in flight.
         """
         ...

@@ -6,26 +6,32 @@ import anyio
 
 from streamkit.errors import UsageBug
 
-from ._base import Chunk, Usage
+from ._base import Chunk, TokenLogprob, Usage
+
+Logprobs = tuple[TokenLogprob, ...]
 
 
 class _Unread:
-    __slots__ = ("_texts", "finish_reason", "index", "tokens")
+    __slots__ = ("_texts", "finish_reason", "index", "logprobs", "tokens")
 
-    def __init__(self, index: int, text: str, tokens: int, finish_reason: str | None) -> None:
+    def __init__(
+        self, index: int, text: str, tokens: int, finish_reason: str | None, logprobs: Logprobs
+    ) -> None:
         self.index = index
+        self.logprobs = logprobs
         self._texts = [text]
         self.tokens = tokens
         self.finish_reason = finish_reason
 
-    def merge(self, text: str, tokens: int, finish_reason: str | None) -> None:
+    def merge(self, text: str, tokens: int, finish_reason: str | None, logprobs: Logprobs) -> None:
         self._texts.append(text)
         self.tokens += tokens
+        self.logprobs += logprobs
         self.finish_reason = finish_reason
 
     def chunk(self) -> Chunk:
         text = self._texts[0] if len(self._texts) == 1 else "".join(self._texts)
-        return Chunk(text, self.tokens, self.index, self.finish_reason)
+        return Chunk(text, self.tokens, self.index, self.finish_reason, self.logprobs)
 
 
 class Outbox:
@@ -44,14 +50,21 @@ class Outbox:
         self._made = 0
         self._handed_over = 0
 
-    def put(self, index: int, text: str, tokens: int, finish_reason: str | None) -> None:
+    def put(
+        self,
+        index: int,
+        text: str,
+        tokens: int,
+        finish_reason: str | None,
+        logprobs: Logprobs = (),
+    ) -> None:
         """Keep a piece for the reader, and wake it."""
         self._made += tokens
         unread = self._choices.get(index)
         if unread is None:
-            self._choices[index] = _Unread(index, text, tokens, finish_reason)
+            self._choices[index] = _Unread(index, text, tokens, finish_reason, logprobs)
         else:
-            unread.merge(text, tokens, finish_reason)
+            unread.merge(text, tokens, finish_reason, logprobs)
         if self._waiter is not None:
             self._waiter.set()
 

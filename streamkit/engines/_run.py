@@ -6,13 +6,12 @@ import contextlib
 import logging
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from streamkit._core import (
     LIVE,
     Cancellation,
-    CancelToken,
     Event,
     Listener,
     Loop,
@@ -24,31 +23,15 @@ from streamkit._core import (
 )
 from streamkit.errors import EngineFailed, StreamkitError, UsageBug
 
-from ._base import Chunk, GenerationRequest, Outcome, PhaseListener, Proof, StopReport, Usage
+from ._base import Chunk, Outcome, Proof, StopReport, Usage
 from ._evidence import Evidence
-from ._outbox import Outbox
+from ._opening import Opening
+from ._outbox import Logprobs, Outbox
 from ._state import RunState, may_become
 
 logger = logging.getLogger("streamkit.engines")
 
 _INSIDE: Final = frozenset({Phase.QUEUED, Phase.PREFILL, Phase.DECODE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What ``Engine.open()`` was asked for.
-
-    Attributes:
-        request: What to generate.
-        request_id: The id it goes by.
-        token: The cancel token it hangs on.
-        on_phase: Told of each phase, or None.
-    """
-
-    request: GenerationRequest
-    request_id: str
-    token: CancelToken
-    on_phase: PhaseListener | None = None
 
 
 class Owner(Protocol):
@@ -154,14 +137,21 @@ class EngineRun(ABC):
         if self._phase is Phase.QUEUED:
             self._move(Event.START)
 
-    def output(self, index: int, text: str, tokens: int, finish_reason: str | None) -> None:
+    def output(
+        self,
+        index: int,
+        text: str,
+        tokens: int,
+        finish_reason: str | None,
+        logprobs: Logprobs = (),
+    ) -> None:
         """Tokens were made; after a cancel they are only counted."""
         if self._cancellation is not None:
             self._outbox.waste(tokens)
             return
         if self._phase is Phase.PREFILL:
             self._move(Event.TOKEN)
-        self._outbox.put(index, text, tokens, finish_reason)
+        self._outbox.put(index, text, tokens, finish_reason, logprobs)
 
     def answered(self) -> None:
         """The engine's last word: the end of a whole answer, or its reply to an abort."""

@@ -24,6 +24,8 @@ from ._simulator import Simulator
 
 CONTEXT_LIMIT: Final = 1 << 20  # tokens of one sequence; more is a mistake, not a request
 CHOICES_LIMIT: Final = 128  # as OpenAI's API has it
+# Each word is as likely as any other, at whatever temperature.
+TAKES: Final = frozenset({"prompt_ids", "temperature", "top_p", "seed", "logprobs"})
 
 OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
@@ -56,7 +58,8 @@ class FakeEngine(EngineBase):
 
     It has slots and a queue, takes long prompts in chunks, needs KV cache, may speculate, and has
     the raw interface of real engines: an abort is a message that it looks at between two steps. One
-    word is one token; it answers every request with ``max_tokens`` words. What it computed, and for
+    word is one token; it answers every request with ``max_tokens`` words, each as likely as any
+    other. What it computed, and for
     whom, stands in :attr:`log`, which nothing else writes.
 
     It needs an event loop only while it works, and has a task only then.
@@ -146,6 +149,7 @@ class FakeEngine(EngineBase):
             thread_safe_cancel=False,
             kill=self._machine.kill,
             proof=Proof.OBSERVED,
+            takes=TAKES,
         )
 
     @property
@@ -225,7 +229,11 @@ class _FakeRun(EngineRun):
         super().__init__(opening, owner)
         self._simulator = simulator
         request = opening.request
-        self.job = Job(self.request_id, request.prompt, limit, request.n, self)
+        # One id is one token, as one word is.
+        prompt = request.prompt or " ".join(map(str, request.prompt_ids))
+        self.job = Job(self.request_id, prompt, limit, request.n, self)
+        self.job.seed = request.sampling.seed
+        self.job.logprobs = request.sampling.logprobs
         self.limit = limit * request.n
 
     async def kill(self) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from ._text import Speaker, count_words
+from streamkit.engines._base import TokenLogprob
+
+from ._text import Speaker, count_words, likelihood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,14 @@ class Sink(Protocol):
     def started(self) -> None:
         """Its first sequence got a slot."""
 
-    def output(self, index: int, text: str, tokens: int, finish_reason: str | None) -> None:
+    def output(
+        self,
+        index: int,
+        text: str,
+        tokens: int,
+        finish_reason: str | None,
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> None:
         """One sequence made tokens."""
 
     def answered(self) -> None:
@@ -55,10 +64,12 @@ class Job:
     __slots__ = (
         "id",
         "limit",
+        "logprobs",
         "muted",
         "n",
         "prompt",
         "prompt_tokens",
+        "seed",
         "sequences",
         "sink",
         "started",
@@ -73,6 +84,8 @@ class Job:
         self.sink = sink
         self.sequences: dict[Sequence, None] = {}  # those that have not ended
         self.started = False
+        self.seed: int | None = None  # in the place of the machine's
+        self.logprobs: int | None = None  # alternatives of each token that are told
         self.muted = False  # its last word was said: whatever it still makes is kept back
 
     @property
@@ -94,7 +107,7 @@ class Sequence:
         self.index = index
         self.prompt_left = job.prompt_tokens
         self.left = job.limit
-        self.speaker = Speaker(seed, job.prompt, index)
+        self.speaker = Speaker(seed if job.seed is None else job.seed, job.prompt, index)
         self.in_slot = False
 
     def __repr__(self) -> str:
@@ -109,6 +122,7 @@ class Output(NamedTuple):
     text: str
     tokens: int
     finish_reason: str | None
+    logprobs: tuple[TokenLogprob, ...]
 
 
 @dataclass(slots=True)
@@ -217,7 +231,8 @@ class Scheduler:
                 finish_reason = "length"
                 ended.append(sequence)
             text = sequence.speaker.say(tokens)
-            outputs.append(Output(job, sequence.index, text, tokens, finish_reason))
+            logprobs = () if job.logprobs is None else likelihood(text, job.logprobs)
+            outputs.append(Output(job, sequence.index, text, tokens, finish_reason, logprobs))
         for sequence in ended:
             self._release(sequence)
             if not sequence.job.sequences:

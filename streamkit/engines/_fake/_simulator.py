@@ -248,9 +248,9 @@ class Simulator:
         self.log.step(at, work.prefill, work.decode)
         for job in work.completed:
             self.log.ended(job.id, "completed", at)
-        for job, choice, text, tokens, finish_reason in work.outputs:
+        for job, choice, text, tokens, finish_reason, logprobs in work.outputs:
             if not job.muted:
-                job.sink.output(choice, text, tokens, finish_reason)
+                job.sink.output(choice, text, tokens, finish_reason, logprobs)
         for job in work.completed:
             self._say_last_word(job)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from typing import Final
+
+from streamkit.engines._base import TokenLogprob
 
 _LIST: Final = (
     "a about above across after again all almost along also always among an and another any as ask "
@@ -19,6 +23,22 @@ WORDS: Final = tuple(_LIST.split())
 """128 of them: a power of two, so that seven bits of a random number are one word."""
 
 _BITS: Final = len(WORDS) - 1
+
+
+_LOGPROB: Final = -math.log(len(WORDS))
+_TOKEN: Final = re.compile(r" ?[^ ]+")
+
+
+def likelihood(text: str, most: int) -> tuple[TokenLogprob, ...]:
+    """How likely each word of it was, and ``most`` words in its place: all are equally likely."""
+    tokens: list[TokenLogprob] = []
+    for token in _TOKEN.findall(text):
+        said = token.lstrip()
+        space = token[: -len(said)]
+        others = [word for word in WORDS[: most + 1] if word != said]
+        top = [token, *(space + word for word in others)][:most]
+        tokens.append(TokenLogprob(token, _LOGPROB, tuple((word, _LOGPROB) for word in top)))
+    return tuple(tokens)
 
 
 def count_words(prompt: str) -> int:
