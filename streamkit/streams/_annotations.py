@@ -153,6 +153,8 @@ def _leaves_of_name(annotation: object, namespace: Namespace) -> Iterator[object
     if meaning is None:
         meaning = getattr(annotation, "__supertype__", None)  # NewType
     if meaning is None:
+        meaning = getattr(annotation, "__bound__", None)  # TypeVar("R", bound=Request)
+    if meaning is None:
         yield annotation
     else:
         yield from _leaves(meaning, namespace)

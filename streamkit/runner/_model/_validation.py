@@ -7,7 +7,7 @@ import inspect
 from typing import Any, Final, ForwardRef, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ._explain import explain, refuse
 from ._typed_dicts import supported
@@ -123,6 +123,7 @@ def _adapter(annotation: object) -> tuple[TypeAdapter[Any] | None, str | None]:
         if not getattr(adapter, "pydantic_complete", True):  # since pydantic 2.10
             adapter.rebuild(raise_errors=True)
         _ = adapter.validator  # before, this looked
-    except (PydanticUserError, NameError) as error:
-        return None, f"pydantic cannot validate {annotation!r:.80}: {str(error).splitlines()[0]}"
+    except Exception as error:  # noqa: BLE001 - also what a class's own hooks raise, or lack
+        said = str(error).partition("\n")[0] or type(error).__name__
+        return None, f"pydantic cannot validate {annotation!r:.80}: {said}"
     return adapter, None

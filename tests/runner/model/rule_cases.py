@@ -30,6 +30,7 @@ MaybeRequest = Request | None
 Named: TypeAlias = "Optional[Request]"
 Late = NewType("Late", Request)
 T = TypeVar("T")
+Bound = TypeVar("Bound", bound=Request)
 """
 POSTPONED = "from __future__ import annotations\n"
 FOR_CHECKERS = """\
@@ -93,6 +94,7 @@ REQUESTS = (
     "MaybeRequest",
     "Named",
     "Late",
+    "Bound",
     "Optional[Request]",
     "typing.Optional[fastapi.Request]",
     "Union[None, Request]",

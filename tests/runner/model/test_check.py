@@ -78,7 +78,7 @@ def test_a_refusal_is_worded_alike_and_has_its_line(case: Case) -> None:
 
 def test_the_payload_is_parsed_for_the_first_stage() -> None:
     def payload(body: str) -> tuple[bool | None, str]:
-        report = checked(f"{HEAD}\nclass Model:\n{_indented(dedent(body))}")
+        report = checked(f"{HEAD}\nimport requests\nclass Model:\n{_indented(dedent(body))}")
         return report.payload_needed, report.payload.partition(" (")[0]
 
     both = "def preprocess(self, {}): ...\ndef predict(self, inputs): ..."
@@ -86,6 +86,10 @@ def test_the_payload_is_parsed_for_the_first_stage() -> None:
     assert payload("def predict(self, x: list[int]): ...") == (
         True,
         "parsed and validated as `list[int]`, for predict",
+    )
+    assert payload("def predict(self, x: list[requests.Thing]): ...") == (
+        True,
+        "parsed and validated as `list[requests.Thing]`, if pydantic can do that, for predict",
     )
     assert payload(both.format("request: Request")) == (False, "not parsed: preprocess")
     assert payload("def predict(self, r: Request): ...") == (False, "not parsed: predict")
@@ -409,6 +413,31 @@ def test_a_thread_that_nobody_stops_is_told(call: str) -> None:
     assert findings(asks) == []
 
 
+LEFT = [
+    "asyncio.create_task(self.work())",
+    "asyncio.ensure_future(self.work())",
+    "asyncio.get_running_loop().create_task(self.work())",
+    "task = asyncio.create_task(self.work())\n    yield await queue.get()\n    await task",
+    "task = asyncio.create_task(self.work())\n    self.tasks.add(task)",
+]
+ENDED = [
+    "task = asyncio.create_task(self.work())\n    yield 1\n    task.cancel()",
+    "task = asyncio.create_task(self.work())\n    await task",
+    "one = asyncio.create_task(self.work())\n    await asyncio.gather(one, self.work())",
+    "async with asyncio.TaskGroup() as group:\n        group.create_task(self.work())",
+]
+
+
+@pytest.mark.parametrize("body", LEFT)
+def test_a_task_that_nobody_ends_is_told(body: str) -> None:
+    assert findings(f"async def predict(self, x):\n    {body}") == [(2, "task-runs-on")]
+
+
+@pytest.mark.parametrize("body", ENDED)
+def test_a_task_that_ends_with_its_request_is_fine(body: str) -> None:
+    assert findings(f"async def predict(self, x):\n    {body}") == []
+
+
 # -- what is not what it seems ---------------------------------------------------------------------
 
 
@@ -450,6 +479,13 @@ def test_what_a_base_from_elsewhere_has_is_not_held_against_the_class() -> None:
 
     assert report.loads
     assert [(each.line, each.code) for each in report.findings] == [(2, "unseen-base")]
+
+
+def test_what_is_made_on_demand_is_not_held_against_the_class() -> None:
+    report = checked("class Model:\n    def __getattr__(self, name): ...")
+
+    assert report.loads
+    assert [(each.line, each.code) for each in report.findings] == [(2, "unseen-method")]
 
 
 def test_a_class_from_elsewhere_is_not_seen() -> None:

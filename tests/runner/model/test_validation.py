@@ -222,6 +222,14 @@ class Broken(BaseModel):
     x: Missing  # noqa: F821
 
 
+class Raises:
+    """As pydantic's own types do whose package is not installed."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> typing.NoReturn:
+        raise ImportError("email-validator is not installed")
+
+
 @pytest.mark.parametrize(
     "annotation",
     [
@@ -231,7 +239,7 @@ class Broken(BaseModel):
         *(any, len, Plain.method, io, {"a": int}, [int], (int, str), 5),
         *(collections.abc.Iterator[int], typing.Iterable[int], typing.Generator, type),
         *(typing.AsyncIterator[Item], list[typing.Iterable[int]], Item | typing.Iterable[str]),
-        *(typing.Callable[[], int], collections.abc.Awaitable[Item]),
+        *(Raises, list[Raises], typing.Callable[[], int], collections.abc.Awaitable[Item]),
     ],
     ids=repr,
 )

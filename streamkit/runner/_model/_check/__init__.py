@@ -21,6 +21,7 @@ from ._paths import ASKS_CLIENT, line_that_asks, running
 from ._reach import reach
 from ._report import Code, Finding, MethodReport, Report, Severity, in_order
 from ._stages import stage_findings
+from ._tasks import task_hazards
 
 __all__ = ["Code", "Finding", "MethodReport", "Report", "Severity", "check", "check_source"]
 
@@ -72,7 +73,7 @@ def _report(file: Path, model: ModelClass, root: Path) -> Report:
     for name, member in model.known.items():
         shapes[name], guessed = shape_of(model, member)
         findings += _unseen(name, member, guessed)
-    findings += _foreign_bases(model)
+    findings += _unread(model)
     findings += _refusals(model, shapes)
     findings += stage_findings(model, shapes, root)
     for name, member in model.members.items():
@@ -81,6 +82,7 @@ def _report(file: Path, model: ModelClass, root: Path) -> Report:
                 findings += on_loop_hazards(model, name, step)
         if name in _CALLED_FOR_REQUESTS:
             findings += thread_hazards(model, member)
+            findings += task_hazards(model, member)
     payload, needed = _payload(model, shapes)
     return Report(
         file,
@@ -111,8 +113,8 @@ def _methods(model: ModelClass, shapes: dict[str, Shape]) -> Iterator[MethodRepo
 
 def _refusals(model: ModelClass, shapes: dict[str, Shape]) -> Iterator[Finding]:
     for problem in problems(model.node.name, shapes):
-        if problem.method is None and model.foreign:
-            continue  # a base that this check cannot read may have it
+        if problem.method is None and (model.foreign or model.on_demand):
+            continue  # what this check cannot read may have it
         line = model.members[problem.method].line if problem.method else model.node.lineno
         yield Finding(line, Severity.ERROR, Code.DEFINITION, problem.text, problem.method)
 
@@ -135,12 +137,15 @@ def _unseen(name: str, member: Member, guessed: ast.expr | None) -> Iterator[Fin
         yield Finding(member.line, Severity.NOTE, Code.UNSEEN_DECORATOR, text, name)
 
 
-def _foreign_bases(model: ModelClass) -> Iterator[Finding]:
+def _unread(model: ModelClass) -> Iterator[Finding]:
     for base in model.foreign:
         text = (
             f"what {model.node.name} inherits from `{ast.unparse(base)}` is not seen by this check"
         )
         yield Finding(base.lineno, Severity.NOTE, Code.UNSEEN_BASE, text)
+    for member in model.on_demand:
+        text = f"what {model.node.name}.{member.name} gives under other names is not seen"
+        yield Finding(member.line, Severity.NOTE, Code.UNSEEN_METHOD, text)
 
 
 def _payload(model: ModelClass, shapes: dict[str, Shape]) -> tuple[str, bool | None]:
@@ -153,6 +158,16 @@ def _payload(model: ModelClass, shapes: dict[str, Shape]) -> tuple[str, bool | N
         return "cannot be told", None
     if takes in (Takes.INPUTS, Takes.BOTH):
         annotation = shapes[first].parameters[0].annotation
-        validated = f" and validated as `{annotation}`" if annotation not in _SAYS_NOTHING else ""
+        validated = _validated(model, annotation) if annotation not in _SAYS_NOTHING else ""
         return f"parsed{validated}, for {first} (line {line})", True
     return f"not parsed: {first} (line {line}) takes {takes}", False
+
+
+def _validated(model: ModelClass, annotation: str) -> str:
+    """A class that is made elsewhere (an array, a tensor) may be none that pydantic knows."""
+    known = all(
+        model.names.is_known(node)
+        for node in ast.walk(ast.parse(annotation, mode="eval"))
+        if isinstance(node, ast.Name | ast.Attribute)
+    )
+    return f" and validated as `{annotation}`" + ("" if known else ", if pydantic can do that")

@@ -14,6 +14,7 @@ from ._names import CERTAIN, POSSIBLE, Names, Symbol, assigned, statements
 
 _LITERALS: Final = (ast.Constant, ast.Dict, ast.JoinedStr, ast.List, ast.Set, ast.Tuple)
 _UNSEEN: Final = (Parameter("…"),)  # taken for a method with inputs
+_ON_DEMAND: Final = ("__getattr__", "__getattribute__")
 _KNOWN_BASES: Final = ("abc.", "builtins.", "typing.", "typing_extensions.")
 
 
@@ -41,6 +42,11 @@ class ModelClass:
     def known(self) -> dict[str, Member]:
         """The methods that the runner calls, in its order."""
         return {name: self.members[name] for name in KNOWN if name in self.members}
+
+    @property
+    def on_demand(self) -> list[Member]:
+        """What makes attributes when they are asked for: any name may be there."""
+        return [self.members[name] for name in _ON_DEMAND if name in self.members]
 
 
 def read_class(names: Names, class_name: str) -> ModelClass | None:

@@ -105,6 +105,11 @@ class Names:
         meaning = self._resolve(node)
         return meaning.path if isinstance(meaning, Symbol) else ""
 
+    def is_known(self, node: ast.expr) -> bool:
+        """Whether a name is of this file, or of a package that this check knows."""
+        path = self.path(node)
+        return path.partition(".")[0] in {"", *_KNOWN}
+
     def symbol(self, node: ast.expr) -> object:
         """Return what a base class or a decorator stands for, without its arguments."""
         while isinstance(node, ast.Subscript | ast.Call):
@@ -148,6 +153,10 @@ class Names:
         match value:
             case ast.Call(func=function, args=[_, of]) if self._resolve(function) is typing.NewType:
                 return Alias(of)
+            case ast.Call(func=function, keywords=[ast.keyword(arg="bound", value=bound)]) if (
+                self._resolve(function) is typing.TypeVar
+            ):
+                return Alias(bound)
             case ast.Call():
                 maker = self.symbol(value)
                 return Symbol(f"{maker.path}()") if isinstance(maker, Symbol) else object()

@@ -28,6 +28,7 @@ class Code(StrEnum):
     DEAF_CALL = "deaf-call"
     DEAF_LOOP = "deaf-loop"
     THREAD_RUNS_ON = "thread-runs-on"
+    TASK_RUNS_ON = "task-runs-on"
     BLOCKS_LOOP = "blocks-loop"
     SWALLOWS_CANCEL = "swallows-cancel"
     NOT_AWAITED = "not-awaited"
