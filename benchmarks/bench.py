@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.environments import CannotInstall, environment
 from benchmarks.figures import Figure, Figures
@@ -81,8 +82,9 @@ class Bench:
             label = next((peer.group for peer in group if peer.group), "")
             for number in range(self.plan.rounds):
                 self.watch.look()
-                with running(group) as servers:
-                    yield Round(f"{label}{number}", list(servers.values()), number)
+                able = [peer for peer in group if peer.name not in self.left_out]
+                with running(able, self.left_out) as servers:
+                    yield Round(f"{label}{number}", servers, number)
 
     def groups(self, shapes: Sequence[str], among: Sequence[str] = ()) -> Iterator[list[Peer]]:
         """Who takes turns with whom; the heavy ones each with the baselines alone."""
@@ -100,6 +102,15 @@ class Bench:
         for _, heavy in itertools.groupby(able, key=lambda peer: peer.group):
             if (members := list(heavy))[0].group:
                 yield [*baselines, *members]
+
+    def attempt(self, measure: Callable[..., None], turn: str, server: Server, *more: Any) -> None:
+        """Measure; a contender that fails at it is left out from then on, the others go on."""
+        if server.peer.name in self.left_out:
+            return
+        try:
+            measure(self, turn, server, *more)
+        except (ValueError, OSError) as error:  # a wrong answer, or none
+            self.left_out[server.peer.name] = f"{measure.__name__.strip('_')} {more}: {error!r}"
 
     def add(self, figure: Figure, server: Server | str, turn: str, value: float) -> None:
         """Note a value, and say it: a run of minutes should show that it lives."""

@@ -7,6 +7,7 @@ of every token has come.
 from __future__ import annotations
 
 import itertools
+import re
 import resource
 import select
 import socket
@@ -62,7 +63,7 @@ def connect(port: int) -> socket.socket:
 def encode(target: str, body: bytes | None = None, *, keep: bool = False) -> bytes:
     """A request. Without ``keep`` the server ends the connection after its answer."""
     method = "GET" if body is None else "POST"
-    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", "Accept: text/event-stream"]
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost"]
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     if not keep:
@@ -70,11 +71,9 @@ def encode(target: str, body: bytes | None = None, *, keep: bool = False) -> byt
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
-def open_request(
-    port: int, target: str, body: bytes | None = None, *, keep: bool = False
-) -> socket.socket:
+def open_request(port: int, request: bytes) -> socket.socket:
     sock = connect(port)
-    sock.sendall(encode(target, body, keep=keep))
+    sock.sendall(request)
     return sock
 
 
@@ -160,3 +159,89 @@ def leave(sock: socket.socket) -> float:
     at = time.monotonic()
     sock.close()
     return at
+
+
+@dataclass
+class Calls:
+    """What many short requests took.
+
+    Attributes:
+        seconds: All of them together.
+        latencies: Each, in seconds.
+        client: Share of a core that sending and reading took.
+    """
+
+    seconds: float
+    latencies: list[float]
+    client: float
+
+
+def call(port: int, request: bytes, count: int, connections: int = 1) -> Calls:
+    """Send ``request`` over and over, on connections that are kept.
+
+    All answers have to be as long as the first one, so that none has to be parsed.
+    """
+    socks = [connect(port) for _ in range(connections)]
+    size = len(_whole_answer(socks[0], request))
+    began, cpu = time.perf_counter(), time.process_time()
+    latencies = (_take_turns if connections > 1 else _one_by_one)(socks, request, size, count)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    for sock in socks:
+        sock.close()
+    return Calls(seconds, latencies, cpu / seconds)
+
+
+def _one_by_one(socks: list[socket.socket], request: bytes, size: int, count: int) -> list[float]:
+    (sock,) = socks
+    latencies: list[float] = []
+    for _ in range(count):
+        sent = time.perf_counter()
+        sock.sendall(request)
+        got = len(sock.recv(READ))
+        while got < size:
+            got += len(sock.recv(READ))
+        latencies.append(time.perf_counter() - sent)
+        _check_size(got, size)
+    return latencies
+
+
+def _take_turns(socks: list[socket.socket], request: bytes, size: int, count: int) -> list[float]:
+    poll = select.epoll()
+    by_number = {sock.fileno(): sock for sock in socks}
+    got = dict.fromkeys(by_number, 0)
+    sent = dict.fromkeys(by_number, 0.0)
+    latencies: list[float] = []
+    for number, sock in by_number.items():
+        poll.register(number, select.EPOLLIN)
+        sent[number] = time.perf_counter()
+        sock.sendall(request)
+    while len(latencies) < count:
+        for number, _ in poll.poll(TIMEOUT):
+            got[number] += len(by_number[number].recv(READ))
+            if got[number] >= size:
+                _check_size(got[number], size)
+                now = time.perf_counter()
+                latencies.append(now - sent[number])
+                got[number], sent[number] = 0, now
+                by_number[number].sendall(request)
+    poll.close()
+    return latencies
+
+
+def _whole_answer(sock: socket.socket, request: bytes) -> bytes:
+    sock.sendall(request)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += sock.recv(READ)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b" 200 " not in head.split(b"\r\n")[0]:
+        raise ValueError(f"the server answered {answer[:300]!r}")
+    length = int(re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)[1])
+    while len(body) < length:
+        body += sock.recv(READ)
+    return head + b"\r\n\r\n" + body
+
+
+def _check_size(got: int, size: int) -> None:
+    if got != size:
+        raise ValueError(f"an answer of {got} bytes, where the first one had {size}")

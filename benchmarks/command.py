@@ -12,11 +12,16 @@ from pathlib import Path
 from benchmarks import output, report
 from benchmarks.bench import LONG, SHORT, Bench
 from benchmarks.client import raise_file_limit
-from benchmarks.measures import leaving, tokens
+from benchmarks.measures import leaving, requests, start, tokens
 from benchmarks.noise import TooNoisy, Watch
 from benchmarks.peers import PEERS, QUICK
 
-MEASURES = {"tokens": tokens.measure, "leaving": leaving.measure}
+MEASURES = {
+    "tokens": tokens.measure,
+    "leaving": leaving.measure,
+    "requests": requests.measure,
+    "start": start.measure,
+}
 NOISY = 3  # exit status
 
 

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from benchmarks.figures import Figures, Summary
-from benchmarks.peers import BARE, OUR_BYTES, OURS, SSE_STARLETTE, STARLETTE
+from benchmarks.peers import (
+    BARE,
+    FASTAPI,
+    OUR_BYTES,
+    OURS,
+    SERVE,
+    SERVE_SYNC,
+    SHIPPED,
+    SHIPPED_SYNC,
+    SSE_STARLETTE,
+    STARLETTE,
+    TRUSS,
+    TRUSS_SYNC,
+)
 
 Kind = Literal["×", "value", "more by"]
 
@@ -89,4 +102,23 @@ def _leaving() -> Iterator[Bound]:
     yield Bound(3, "1,000 dropped at once: last one stopped", "×", 1.3)
 
 
-BOUNDS: Final = (*_tokens(), *_leaving())
+def _requests() -> Iterator[Bound]:
+    yield Bound(5, "coroutine call: CPU", "more by", 60)
+    yield Bound(5, "coroutine call: latency p50", "more by", 60)
+    for kind, ours, shipped, truss in (
+        ("async", SERVE, SHIPPED, TRUSS),
+        ("sync", SERVE_SYNC, SHIPPED_SYNC, TRUSS_SYNC),
+    ):
+        name = f"model class, {kind} predict"
+        for what in ("CPU", "latency p50"):
+            yield Bound(5, f"{name}: {what}", "×", 1.15, other=FASTAPI, peer=ours)
+        yield Bound(5, f"{name}: CPU", "×", 0.2, other=truss, peer=shipped)
+        yield Bound(5, f"{name}: rate", "×", 5, least=True, other=truss, peer=shipped)
+
+
+def _start() -> Iterator[Bound]:
+    yield Bound(8, "start: a process that imports it", "more by", 60, other="python")
+    yield Bound(8, "start: until it is ready", "value", 1, peer=SERVE)
+
+
+BOUNDS: Final = (*_tokens(), *_leaving(), *_requests(), *_start())

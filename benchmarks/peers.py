@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,8 @@ class Peer:
         command: How it is started there; ``{port}`` is filled in.
         shapes: The sources that it serves, see ``apps/source.py``.
         paths: Where, if it is not ``/streams/SHAPE`` and ``/calls/SHAPE``.
+        model: Where a model class is served: what is wanted stands in the body then.
+        ready: What answers 200 once it is; empty: it is when it accepts connections.
         group: Those of one group are started together and take turns; heavy ones stand alone,
             because what they do while idle would disturb the others.
     """
@@ -33,16 +36,33 @@ class Peer:
     shapes: frozenset[str]
     environment: str = "asgi"
     paths: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    ready: str = ""
     group: str = ""
 
-    def path(self, shape: str) -> str:
-        """Where it serves that source."""
+    def ask(self, shape: str, row: int, n: int) -> tuple[str, bytes | None]:
+        """Where it serves that source, and the body that asks for it."""
+        if self.model or shape.startswith("predict"):
+            body = json.dumps({"shape": shape, "row": row, "n": n}).encode()
+            return self.model or f"/{shape}", body
         kind = "calls" if shape in CALLS else "streams"
-        return self.paths.get(shape, self.paths.get(kind, f"/{kind}") + f"/{shape}")
+        path = f"{self.paths.get(kind, f'/{kind}')}/{shape}"
+        return f"{path}?row={row}&n={n}", b"{}" if shape in CALLS else None
 
 
 def _uvicorn(name: str, module: str, shapes: frozenset[str], **paths: str) -> Peer:
     return Peer(name, (*UVICORN, f"benchmarks.apps.{module}:app"), shapes, paths=paths)
+
+
+def _serve(name: str, model: str, shapes: frozenset[str], *options: str, group: str = "") -> Peer:
+    command = ("streamkit", "serve", _MODELS + model, "--port", "{port}", *options)
+    return Peer(name, command, shapes, model="/predict", group=group)
+
+
+def _truss(name: str, model: str, shapes: frozenset[str]) -> Peer:
+    command = ("python", "-m", "benchmarks.apps.truss", _MODELS + model, "{port}")
+    path = "/v1/models/model"
+    return Peer(name, command, shapes, "truss", model=f"{path}:predict", ready=path, group="Truss")
 
 
 BARE: Final = "bare ASGI"
@@ -52,6 +72,19 @@ STARLETTE: Final = "Starlette"
 SSE_STARLETTE: Final = "sse-starlette"
 FASTAPI: Final = "FastAPI"
 POLLING: Final = "polling pattern"
+SERVE: Final = "streamkit serve"  # without an access log, as the uvicorns beside it
+SERVE_SYNC: Final = "streamkit serve, sync"
+SHIPPED: Final = "streamkit serve, as shipped"  # beside Truss, which logs each request, too
+SHIPPED_SYNC: Final = "streamkit serve, as shipped, sync"
+TRUSS: Final = "Truss"
+TRUSS_SYNC: Final = "Truss, sync"
+
+_MODELS: Final = "{root}/benchmarks/apps/models/"
+_PREDICT: Final = frozenset({"predict"})
+_PREDICT_SYNC: Final = frozenset({"predict_sync"})
+_SILENT: Final = ("--access-log", "off")
+_STREAMING_MODEL: Final = _PREDICT | (STREAMS - {"steps", "bursts", "queued"}) | {"unary"}
+_SYNC_MODEL: Final = _PREDICT_SYNC | SYNC
 
 PEERS: Final = {
     peer.name: peer
@@ -61,9 +94,15 @@ PEERS: Final = {
         _uvicorn(OUR_BYTES, "ours", STREAMS | SYNC, streams="/bytes"),
         _uvicorn(STARLETTE, "starlette", STREAMS | CALLS | SYNC),
         _uvicorn(SSE_STARLETTE, "sse_starlette", STREAMS | SYNC),
-        _uvicorn(FASTAPI, "fastapi", STREAMS | CALLS | {"ready_sync"}),
+        _uvicorn(FASTAPI, "fastapi", STREAMS | CALLS | _PREDICT | _PREDICT_SYNC | {"ready_sync"}),
         _uvicorn(POLLING, "polling", STREAMS | CALLS),
+        _serve(SERVE, "awaited", _PREDICT, *_SILENT),
+        _serve(SERVE_SYNC, "threaded", _PREDICT_SYNC, *_SILENT),
+        _serve(SHIPPED, "awaited", _STREAMING_MODEL, group="Truss"),
+        _serve(SHIPPED_SYNC, "threaded", _SYNC_MODEL, group="Truss"),
+        _truss(TRUSS, "awaited", _STREAMING_MODEL),
+        _truss(TRUSS_SYNC, "threaded", _SYNC_MODEL),
     )
 }
-QUICK: Final = (BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE)
+QUICK: Final = (BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE, FASTAPI, SERVE, SERVE_SYNC)
 BASELINES: Final = (BARE, OURS)  # take turns with each heavy peer, too

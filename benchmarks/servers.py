@@ -10,11 +10,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.book import VARIABLE, Book
+from benchmarks.client import encode
 from benchmarks.environments import ROOT, environment
 from benchmarks.peers import Peer
 
@@ -41,9 +42,12 @@ class Server:
         self.rows += count
         return range(self.rows - count, self.rows)
 
-    def target(self, shape: str, row: int = 0, n: int = 1_000_000_000) -> str:
-        """What stands in the request line."""
-        return f"{self.peer.path(shape)}?row={row}&n={n}"
+    def request(
+        self, shape: str, row: int = 0, n: int = 1_000_000_000, *, keep: bool = False
+    ) -> bytes:
+        """What is sent to have that source; without ``keep`` the answer ends the connection."""
+        target, body = self.peer.ask(shape, row, n)
+        return encode(target, body, keep=keep)
 
     def cpu(self) -> float:
         """Seconds of CPU that it and its workers have used."""
@@ -55,18 +59,18 @@ class Server:
         return sum(pages) * PAGE / 1024
 
     def wait_ready(self) -> None:
-        """Return when it accepts connections.
+        """Return when it can answer.
 
         Raises:
-            RuntimeError: It does not; with what it said.
+            CannotStart: It does not; with what it said last.
         """
         give_up = time.monotonic() + START_LIMIT
         while time.monotonic() < give_up and self.process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if is_ready(self.port, self.peer.ready):
+                return
             time.sleep(0.02)
-        raise RuntimeError(f"{self.peer.name} did not start: {self.log.read_text()[-2000:]}")
+        said = self.log.read_text().strip().splitlines()[-3:]
+        raise CannotStart(f"it did not start: {' / '.join(said)}")
 
     def stop(self) -> None:
         """Ask it to stop; kill it with its workers if it does not."""
@@ -83,18 +87,43 @@ class Server:
             self.process.wait()
 
 
+class CannotStart(Exception):
+    """The message is what it said."""
+
+
+def is_ready(port: int, path: str) -> bool:
+    """Whether it accepts connections, and answers 200 there."""
+    with socket.socket() as probe, suppress(OSError):
+        probe.settimeout(START_LIMIT)
+        probe.connect(("127.0.0.1", port))
+        if not path:
+            return True
+        probe.sendall(encode(path))
+        return b" 200 " in probe.recv(1 << 16).split(b"\r\n")[0]
+    return False
+
+
 @contextmanager
-def running(peers: Sequence[Peer]) -> Iterator[dict[str, Server]]:
-    """All of them, started at the same time; stopped at the end."""
+def running(peers: Sequence[Peer], failed: dict[str, str]) -> Iterator[list[Server]]:
+    """All of them, started at the same time; stopped at the end.
+
+    One that does not start is noted in ``failed``, and missing.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers: dict[str, Server] = {}
+        servers: list[Server] = []
         for peer in peers:
-            servers[peer.name] = _start(peer, folder / peer.name.replace(" ", "-"))
-            stack.callback(servers[peer.name].stop)
-        for server in servers.values():
-            server.wait_ready()
-        yield servers
+            servers.append(_start(peer, folder / peer.name.replace(" ", "-")))
+            stack.callback(servers[-1].stop)
+        yield [server for server in servers if _has_started(server, failed)]
+
+
+def _has_started(server: Server, failed: dict[str, str]) -> bool:
+    try:
+        server.wait_ready()
+    except CannotStart as error:
+        failed[server.peer.name] = str(error)
+    return server.peer.name not in failed
 
 
 def _start(peer: Peer, folder: Path) -> Server:

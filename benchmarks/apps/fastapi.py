@@ -31,10 +31,10 @@ async def answer(shape: str, row: int = 0) -> dict[str, str]:
 
 
 @app.post("/predict")
-def predict(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"doubled": 2 * inputs["number"]}
+async def predict(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"doubled": 2 * inputs["n"]}
 
 
-@app.post("/predict_async")
-async def predict_async(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"doubled": 2 * inputs["number"]}
+@app.post("/predict_sync")
+def predict_sync(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"doubled": 2 * inputs["n"]}

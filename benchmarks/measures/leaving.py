@@ -32,9 +32,9 @@ def measure(bench: Bench) -> None:
     for each in bench.rounds(*PHASES, "idle"):
         for shape in PHASES:
             for server in each.turns(shape):
-                _leave_one_by_one(bench, each.turn, server, shape)
+                bench.attempt(_leave_one_by_one, each.turn, server, shape)
         for server in each.turns("idle"):
-            _leave_together(bench, each.turn, server)
+            bench.attempt(_leave_together, each.turn, server)
 
 
 def _leave_one_by_one(bench: Bench, turn: str, server: Server, shape: str) -> None:
@@ -57,8 +57,7 @@ def _times(server: Server, shape: str, count: int) -> list[float]:
 def _leave_once(server: Server, shape: str) -> float:
     """Milliseconds."""
     rows = server.new_rows()
-    body = b"{}" if shape == "unary" else None
-    sock = client.open_request(server.port, server.target(shape, rows[0]), body, keep=True)
+    sock = client.open_request(server.port, server.request(shape, rows[0], keep=True))
     if server.book.wait(rows, Mark.STARTED, PATIENCE) == NEVER:
         raise TimeoutError(f"{server.peer.name} never began {shape}")
     if shape.startswith("decode"):
@@ -94,9 +93,8 @@ def drop(server: Server, count: int) -> float:
 
 def open_idle(server: Server, rows: Sequence[int]) -> list[socket.socket]:
     """Streams that gave one token and then nothing."""
-    socks = [
-        client.open_request(server.port, server.target("idle", row), keep=True) for row in rows
-    ]
+    requests = [server.request("idle", row, keep=True) for row in rows]
+    socks = [client.open_request(server.port, request) for request in requests]
     for sock in socks:
         client.read_first(sock)
     return socks

@@ -20,10 +20,10 @@ def measure(bench: Bench) -> None:
     for each in bench.rounds("ready", "ready_sync", "steps"):
         for shape, streams in itertools.product(("ready", "ready_sync"), (1, MANY)):
             for server in each.turns(shape):
-                _unpaced(bench, each.turn, server, shape, streams)
+                bench.attempt(_unpaced, each.turn, server, shape, streams)
         for shape in PACED:
             for server in each.turns(shape):
-                _paced(bench, each.turn, server, shape)
+                bench.attempt(_paced, each.turn, server, shape)
 
 
 def _unpaced(bench: Bench, turn: str, server: Server, shape: str, streams: int) -> None:
@@ -53,8 +53,7 @@ def _paced(bench: Bench, turn: str, server: Server, shape: str) -> None:
 
 
 def _download(server: Server, shape: str, streams: int, n: int) -> client.Download:
-    request = client.encode(server.target(shape, n=n))
-    done = client.download(server.port, [request] * streams)
+    done = client.download(server.port, [server.request(shape, n=n)] * streams)
     if done.tokens != n * streams:
         raise ValueError(f"{server.peer.name} sent {done.tokens} tokens of {n * streams}")
     return done

@@ -1,9 +1,13 @@
 """The load generator counts whole tokens of whole answers, and nothing else."""
 
+import http.server
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from benchmarks.apps.tokens import TOKEN, framed
-from benchmarks.client import dechunked, tokens_in
+from benchmarks.client import call, dechunked, encode, tokens_in
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -37,3 +41,41 @@ def test_an_error_does_not_count():
 
 def test_chunks_of_any_size_are_put_together():
     assert dechunked(chunked(b"a" * 300, b"\r\n0\r\n")) == b"a" * 300 + b"\r\n0\r\n"
+
+
+@pytest.mark.realtime
+def test_short_requests_are_counted_and_timed(answering: int):
+    for connections in (1, 3):
+        calls = call(answering, encode("/", b"{}", keep=True), 30, connections)
+
+        assert len(calls.latencies) >= 30
+        assert 0 < max(calls.latencies) <= calls.seconds
+
+
+@pytest.fixture
+def answering() -> Iterator[int]:
+    """A server that answers whatever it is asked; its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # the client leaves with requests still on their way
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
