@@ -11,6 +11,10 @@ from streamkit.errors import ModelDefinitionError, ModelLoadFailed, TargetNotFou
 
 # What stands between the user's code and whoever started it: ours, and Python's import.
 _OUTER: Final = (str(Path(__file__).parents[2]), "<frozen importlib.")
+# Models import these without naming them anywhere; the extra `truss` has the same.
+IN_TRUSSS_IMAGE: Final = frozenset(
+    {"aiofiles", "aiohttp", "fastapi", "joblib", "loguru", "numpy", "psutil", "requests"}
+)
 _TOLD: Final = (ModelDefinitionError, TargetNotFound)  # these say all there is to say
 
 
@@ -22,10 +26,16 @@ def load_failed(subject: str, step: str, error: BaseException) -> ModelLoadFaile
         text = f"{subject}: its {step} called sys.exit({error.code!r})"
     else:
         said = f": {error}" if str(error) else ""
-        text = f"{subject}: its {step} raised {type(error).__name__}{said}"
+        text = f"{subject}: its {step} raised {type(error).__name__}{said}{_hint(error)}"
     failure = ModelLoadFailed(text)
     failure.__cause__ = error
     return failure
+
+
+def _hint(error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name not in IN_TRUSSS_IMAGE:
+        return ""
+    return f"; Truss's image brings {error.name} along, here it has to be installed"
 
 
 def describe_failure(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import tomllib
 import typing
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
@@ -16,10 +17,11 @@ from typing import Any
 
 import anyio
 import pytest
+from packaging.requirements import Requirement
 
 from streamkit._core import now, wait_held
 from streamkit.errors import ModelDefinitionError, ModelLoadFailed, TargetNotFound
-from streamkit.runner._model._failure import describe_failure
+from streamkit.runner._model._failure import IN_TRUSSS_IMAGE, describe_failure
 from streamkit.runner._model._loading import LoadedModel, ModelLoader
 from streamkit.runner._model._module import enter
 from streamkit.runner._model._target import find_target
@@ -28,6 +30,7 @@ from streamkit.testing import ThreadGate
 pytestmark = [pytest.mark.asyncio_only, pytest.mark.blocks_the_loop]  # entering a folder reads it
 
 Load = Callable[..., Awaitable[Any]]
+ROOT = Path(__file__).parents[3]
 ANYIO = tuple(map(int, version("anyio").split(".")[:2]))
 
 
@@ -598,6 +601,23 @@ async def test_a_failure_is_told_with_the_users_own_traceback(
     head = f'{error}\nTraceback (most recent call last):\n  File "{file}", line {line}, in '
     assert said.startswith(head), "none of our frames, nor of Python's import"
     assert said.endswith('raise LookupError("mine")\nLookupError: mine')
+
+
+@pytest.mark.parametrize(("name", "hinted"), [("fastapi", True), ("a_module_of_mine", False)])
+async def test_what_trusss_image_has_and_is_missing_here_is_said_to(
+    load: Load, name: str, hinted: bool
+) -> None:
+    missing = f"raise ModuleNotFoundError('No such module', name={name!r})"
+    error = await failure(load, f"{missing}\nclass Model: ...")
+
+    assert (f"Truss's image brings {name} along" in str(error)) is hinted
+
+
+def test_the_extra_has_what_the_hint_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {Requirement(each).name for each in project["optional-dependencies"]["truss"]}
+
+    assert names - {project["name"]} == IN_TRUSSS_IMAGE
 
 
 async def test_a_syntax_error_is_told_with_its_line(load: Load) -> None:
