@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._async_engine import AsyncEngine
 from ._base import (
     Capabilities,
     Chunk,
@@ -18,11 +19,15 @@ from ._base import (
 )
 from ._factory import build, engine_names, engine_options
 from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
+from ._job import Abort, Job
 from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
+from ._thread_engine import ThreadEngine
 
 __all__ = [
+    "Abort",
+    "AsyncEngine",
     "Capabilities",
     "Chunk",
     "Engine",
@@ -30,6 +35,7 @@ __all__ = [
     "FakeEngine",
     "Generation",
     "GenerationRequest",
+    "Job",
     "LadderLimits",
     "Message",
     "Misbehaviour",
@@ -42,6 +48,7 @@ __all__ = [
     "StepLog",
     "StepRecord",
     "StopReport",
+    "ThreadEngine",
     "TokenLogprob",
     "Usage",
     "build",
