@@ -5,9 +5,10 @@ from __future__ import annotations
 from ._context import SCOPE_KEY, current_token, token_of, token_var
 from ._held import HOLD_LIMIT, held, hold, wait_held
 from ._lifecycle import LIVE, TRANSITIONS, Event, Phase, advance, diagram
-from ._loop import Interrupted, Interrupter, Loop, Timer, current_loop, now
+from ._loop import Interrupted, Interrupter, Loop, Signal, Task, Timer, current_loop, now
 from ._reason import Cancellation, Reason
 from ._scope import cancel_scope
+from ._stepping import resume
 from ._token import NEVER, CancelSource, CancelToken, Listener
 from ._watcher import (
     POLL_INTERVAL,
@@ -38,6 +39,8 @@ __all__ = [
     "Pollable",
     "Reason",
     "Receivable",
+    "Signal",
+    "Task",
     "Timer",
     "WatchMode",
     "advance",
@@ -49,6 +52,7 @@ __all__ = [
     "held",
     "hold",
     "now",
+    "resume",
     "token_of",
     "token_var",
     "wait_held",

@@ -1,18 +1,11 @@
-"""The one place that knows which event loop is running: clock, timers, threads, detached tasks."""
+"""What streamkit needs of an event loop, and which one is running."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sys
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
-
-import anyio
-
-if TYPE_CHECKING:
-    import trio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
+from typing import Any, Protocol
 
 _NO_LOOP = "streamkit runs inside asyncio or trio; no event loop is running in this thread"
 
@@ -22,6 +15,24 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Forget the call; no effect once it has been made."""
+
+
+class Task(Protocol):
+    """A task of ours that runs beside the one that started it."""
+
+    def cancel(self) -> object:
+        """End it where it waits; loop thread only, no effect once it has ended."""
+
+
+class Signal(Protocol):
+    """Something that happens once, and those who wait for it. Loop thread only."""
+
+    def set(self) -> None:
+        """It has happened."""
+        ...
+
+    async def wait(self) -> object:
+        """Return once it has; without suspending, where it has already."""
 
 
 class Loop(Protocol):
@@ -48,6 +59,22 @@ class Loop(Protocol):
 
     def spawn(self, work: Callable[[], Awaitable[object]], name: str) -> None:
         """Start a task that outlives its creator; the loop holds it strongly until it ends."""
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, object]], name: str) -> Task:
+        """Start a task that whoever started it holds on to, and cancels."""
+        ...
+
+    def signal(self) -> Signal:
+        """Something to wait for, cheaper than an event of anyio's."""
+        ...
+
+    async def breathe(self) -> None:
+        """Let the loop's other tasks run once."""
+
+    @property
+    def steps_by_hand(self) -> bool:
+        """Whether what one task began to await may be awaited further by :func:`resume`."""
+        ...
 
     def interrupter(self) -> Interrupter:
         """Something that can end one await of the current task; see there."""
@@ -78,6 +105,13 @@ class Interrupter(Protocol):
     async def step(self, awaitable: Awaitable[Any]) -> Any:
         """Await it; when interrupted, raise :class:`Interrupted` instead of its result."""
 
+    def begin(self, awaitable: Awaitable[object]) -> Awaitable[object] | None:
+        """Do of it what can be done without waiting; return the rest, to be awaited at once.
+
+        None where there is no rest. For what mostly does not wait, and gives nothing back.
+        """
+        ...
+
     def interrupt(self) -> None:
         """End the step that is running; no effect between steps. Loop thread only.
 
@@ -95,189 +129,36 @@ def current_loop() -> Loop:
     Raises:
         RuntimeError: None is running in this thread.
     """
-    trio = sys.modules.get("trio")
+    modules = sys.modules
+    trio = modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
-        return _TrioLoop()
+        return _trio()()
+    if "asyncio" not in modules:
+        raise RuntimeError(_NO_LOOP)
     try:
-        return _AsyncioLoop(asyncio.get_running_loop())
+        return _asyncio()()
     except RuntimeError:
         raise RuntimeError(_NO_LOOP) from None
+
+
+# Loaded with the first loop that runs: asyncio alone is half of what importing us would take.
+
+
+@cache
+def _asyncio() -> Callable[[], Loop]:
+    from ._asyncio_loop import running_loop  # noqa: PLC0415
+
+    return running_loop
+
+
+@cache
+def _trio() -> Callable[[], Loop]:
+    from ._trio_loop import TrioLoop  # noqa: PLC0415
+
+    return TrioLoop
 
 
 def now() -> float:
     """The clock of the running loop, in seconds; everything in streamkit reads this one clock."""
     # Not anyio.current_time(): it knows no loop in a timer's callback, where deadlines cancel.
     return current_loop().now()
-
-
-_detached: set[asyncio.Task[object]] = set()
-# asyncio itself keeps only weak references to tasks: without this set a detached abort could be
-# collected half way (documented at asyncio.create_task).
-
-
-class _AsyncioLoop:
-    __slots__ = ("_loop", "now")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        # uvloop's time() is the same clock in whole milliseconds: too coarse for what we measure.
-        coarse = type(loop).__module__.startswith("uvloop")
-        fine: Any = time.monotonic  # noqa: TID251
-        self.now = fine if coarse else loop.time
-
-    def is_current(self) -> bool:
-        return asyncio._get_running_loop() is self._loop
-
-    def call_soon(self, call: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(call)
-
-    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        return self._loop.call_at(when, call)
-
-    def spawn(self, work: Callable[[], Awaitable[object]], name: str) -> None:
-        async def run() -> object:
-            return await work()
-
-        task = self._loop.create_task(run(), name=name)
-        _detached.add(task)
-        task.add_done_callback(_detached.discard)
-
-    def interrupter(self) -> Interrupter:
-        return _AsyncioInterrupter(self)
-
-    def task(self) -> object:
-        return asyncio.current_task(self._loop)
-
-    def when_done(self, task: object, call: Callable[[], object]) -> bool:
-        def done(_: object) -> None:
-            call()
-
-        cast("asyncio.Task[object]", task).add_done_callback(done)
-        return True
-
-    def thread_started(self) -> None:
-        # Only a virtual clock has it: time must not jump while a thread is computing.
-        if (hook := getattr(self._loop, "thread_started", None)) is not None:
-            hook()
-
-    def thread_parked(self) -> None:
-        if (hook := getattr(self._loop, "thread_parked", None)) is not None:
-            hook()
-
-
-class _AsyncioInterrupter:
-    """Uses ``Task.cancel()`` and ``uncancel()`` as ``asyncio.timeout`` does: nothing to set up."""
-
-    __slots__ = ("_cancelling", "_loop", "_ours", "_task")
-
-    def __init__(self, loop: _AsyncioLoop) -> None:
-        self._loop = loop
-        self._task: asyncio.Task[object] | None = None  # set while a step is running
-        self._cancelling = 0  # cancels that the task had before the step
-        self._ours = 0  # cancels that we added to it
-
-    async def step(self, awaitable: Awaitable[Any]) -> Any:
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        self._cancelling = task.cancelling()
-        try:
-            result = await awaitable
-        except asyncio.CancelledError:
-            if self._ours and self._uncancel(task) <= self._cancelling:
-                raise Interrupted from None  # noqa: ASYNC104 - the cancel was ours
-            raise
-        except BaseException:
-            # The step answered our cancel with an error of its own: the cancel is used up.
-            self._uncancel(task)
-            raise
-        finally:
-            self._task = None
-        if self._ours:  # it swallowed the cancel and produced something for nobody
-            self._uncancel(task)
-            raise Interrupted
-        return result
-
-    def interrupt(self) -> None:
-        task = self._task
-        if task is None:
-            return
-        if task is asyncio.current_task():
-            # Asked from inside the step itself. A cancel now would hit whatever the task awaits
-            # next, perhaps after the step; one turn later it is known to be suspended in it.
-            self._loop.call_soon(self.interrupt)
-            return
-        self._ours += 1
-        task.cancel("streamkit: interrupted")
-
-    def _uncancel(self, task: asyncio.Task[object]) -> int:
-        while self._ours:
-            self._ours -= 1
-            task.uncancel()
-        return task.cancelling()
-
-
-class _TrioLoop:
-    __slots__ = ("_token", "now")
-
-    def __init__(self) -> None:
-        lowlevel = sys.modules["trio"].lowlevel
-        self._token: trio.lowlevel.TrioToken = lowlevel.current_trio_token()
-        self.now = lowlevel.current_clock().current_time
-
-    def is_current(self) -> bool:
-        lowlevel = sys.modules["trio"].lowlevel
-        return bool(lowlevel.in_trio_run()) and lowlevel.current_trio_token() is self._token
-
-    def call_soon(self, call: Callable[[], object]) -> None:
-        self._token.run_sync_soon(call)
-
-    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        scope = anyio.CancelScope()
-
-        async def wait() -> None:
-            with scope:
-                await anyio.sleep_until(when)
-                call()
-
-        self.spawn(wait, "streamkit timer")
-        return scope
-
-    def spawn(self, work: Callable[[], Awaitable[object]], name: str) -> None:
-        sys.modules["trio"].lowlevel.spawn_system_task(work, name=name)
-
-    def interrupter(self) -> Interrupter:
-        return _TrioInterrupter()
-
-    def task(self) -> object:
-        return sys.modules["trio"].lowlevel.current_task()
-
-    def when_done(self, task: object, call: Callable[[], object]) -> bool:
-        return False  # trio has no such call: whoever asks must wait for a bounded time instead
-
-    def thread_started(self) -> None:
-        pass
-
-    def thread_parked(self) -> None:
-        pass
-
-
-class _TrioInterrupter:
-    """Trio has no edge cancel, so each step gets a scope of its own."""
-
-    __slots__ = ("_scope",)
-
-    def __init__(self) -> None:
-        self._scope: anyio.CancelScope | None = None
-
-    async def step(self, awaitable: Awaitable[Any]) -> Any:
-        with contextlib.ExitStack() as cleanup, anyio.CancelScope() as scope:
-            self._scope = scope
-            cleanup.callback(setattr, self, "_scope", None)
-            result = await awaitable
-            if not scope.cancel_called:
-                return result
-        raise Interrupted
-
-    def interrupt(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()

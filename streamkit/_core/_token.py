@@ -255,15 +255,17 @@ class CancelSource:
     __slots__ = ("_links", "_timer", "token")
 
     def __init__(self, *parents: CancelToken) -> None:
-        loop = next((parent._loop for parent in parents if parent._loop), None)
+        loop, deadline = None, math.inf
+        for parent in parents:
+            loop = loop or parent._loop
+            deadline = min(deadline, parent._deadline)
         self.token: CancelToken = CancelToken(loop or current_loop())
+        self.token._deadline = deadline  # only shown: the parent's own timer cancels us
         self._timer: Timer | None = None
         self._links: list[Listener] = []
-        # Only shown: the parent's own timer cancels us.
-        self.token._deadline = min((parent.deadline for parent in parents), default=math.inf)
         for parent in parents:
             self._links.append(parent.add_listener(self._follow))
-        if self.token.cancelled:  # by a parent that was cancelled before
+        if self.token._cancellation is not None:  # by a parent that was cancelled before
             self.close()
 
     @property
@@ -316,9 +318,8 @@ class CancelSource:
     def close(self) -> None:
         """Unlink from parents and timers; the token keeps what it knows."""
         self._disarm()
-        for link in self._links:
-            link.remove()
-        self._links = []
+        while self._links:
+            self._links.pop().remove()
 
     @property
     def _loop(self) -> Loop:

@@ -58,9 +58,12 @@ class CancellationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http":
-            await self._serve(RequestOwner(scope, receive, send), _listening(scope))
+            owner = RequestOwner(scope, receive, send)
+            asgi = _listening(scope.get("asgi", {}))
+            await self._serve(owner, {**scope, "asgi": asgi, SCOPE_KEY: owner})
         elif scope["type"] == "websocket":
-            await self._serve(SocketOwner(scope, receive, send), scope)
+            socket = SocketOwner(scope, receive, send)
+            await self._serve(socket, {**scope, SCOPE_KEY: socket})
         elif scope["type"] == "lifespan":
             await self.drain.lifespan(scope, receive, send)
         else:
@@ -81,7 +84,7 @@ class CancellationMiddleware:
         owner.start()
         outer = token_var.set(owner.token)
         try:
-            await self.app({**scope, SCOPE_KEY: owner}, owner.receive, owner.send)
+            await self.app(scope, owner.receive, owner.send)
         except Exception as error:
             cut = _cut_short(error, owner.token)
             if cut is None:
@@ -91,12 +94,12 @@ class CancellationMiddleware:
             owner.source.cancel(*_who_cancelled(error))
             raise
         else:
-            await self._answer(owner, None)
+            if owner.token.cancelled:
+                await self._answer(owner, None)
         finally:
             token_var.reset(outer)
             owner.stop()
             del self.live[owner]
-            self.sweeper.rest()
 
     async def _answer(self, owner: Owner, error: Exception | None) -> None:
         """Say why there is no answer, where somebody can still hear it."""
@@ -122,10 +125,9 @@ def _cut_short(error: Exception, token: CancelToken) -> Exception | None:
     return inner[0] if all(inner) else None
 
 
-def _listening(scope: Scope) -> Scope:
-    asgi: dict[str, str] = scope.get("asgi", {})
+def _listening(asgi: dict[str, str]) -> dict[str, str]:
     version = min(asgi.get("spec_version", "2.0"), LISTENING_VERSION)
-    return {**scope, "asgi": {**asgi, "spec_version": version}}
+    return {**asgi, "spec_version": version}
 
 
 def _who_cancelled(error: BaseException) -> tuple[Reason, str]:

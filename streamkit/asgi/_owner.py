@@ -5,11 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Final
 
-import anyio
 import anyio.lowlevel
 from starlette.types import Message, Receive, Scope, Send
 
-from streamkit._core import Cancellation, CancelSource, CancelToken, Loop, Reason, current_loop
+from streamkit._core import (
+    Cancellation,
+    CancelSource,
+    CancelToken,
+    Loop,
+    Reason,
+    Signal,
+    Task,
+    current_loop,
+)
 from streamkit.streams import close_orphans
 
 from ._transport import left_unseen, transport_of
@@ -43,7 +51,7 @@ class Owner(ABC):
         "_interrupter",
         "_loop",
         "_news",
-        "_pump_scope",
+        "_reader",
         "_server_receive",
         "_server_send",
         "_wanted",
@@ -64,9 +72,9 @@ class Owner(ABC):
         self.sending_since: float | None = None
         self.transport = transport_of(receive)
         self._interrupter = self._loop.interrupter()
-        self._news: anyio.Event | None = None  # the app waits for a message
-        self._wanted: anyio.Event | None = None  # the pump waits for the app
-        self._pump_scope = anyio.CancelScope()
+        self._news: Signal | None = None  # the app waits for a message
+        self._wanted: Signal | None = None  # the pump waits for the app
+        self._reader: Task | None = None
         self.token.add_listener(self._cancelled)
 
     @property
@@ -83,11 +91,12 @@ class Owner(ABC):
 
     def start(self) -> None:
         """Begin to read; :meth:`stop` ends it."""
-        self._loop.spawn(self._pump, "streamkit owner of receive")
+        self._reader = self._loop.start(self._pump, "streamkit owner of receive")
 
     def stop(self) -> None:
         """The app has returned: read no more, and have nothing cancelled on its behalf."""
-        self._pump_scope.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
         self.source.finish()
 
     @abstractmethod
@@ -116,12 +125,12 @@ class Owner(ABC):
     async def _pump(self) -> None: ...
 
     async def _wait_wanted(self) -> None:
-        self._wanted = anyio.Event()
+        self._wanted = self._loop.signal()
         await self._wanted.wait()
 
     async def _wait_news(self) -> None:
         if self._news is None:
-            self._news = anyio.Event()
+            self._news = self._loop.signal()
         await self._news.wait()
 
     def _tell_app(self) -> None:
@@ -141,7 +150,8 @@ class Owner(ABC):
             return
         self.sending_since = self._loop.now()
         try:
-            await self._interrupter.step(self._server_send(message))
+            if (rest := self._interrupter.begin(self._server_send(message))) is not None:
+                await rest
         finally:
             self.sending_since = None
 

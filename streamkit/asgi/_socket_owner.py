@@ -99,15 +99,14 @@ class SocketOwner(Owner):
     # -- towards the server --------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        with self._pump_scope:
-            while True:
-                while self._is_full():
-                    await self._wait_wanted()
-                message = await self._server_receive()
-                if message["type"] == "websocket.disconnect":
-                    self._disconnected(message)
-                    return
-                self._push(message)
+        while True:
+            while self._is_full():
+                await self._wait_wanted()
+            message = await self._server_receive()
+            if message["type"] == "websocket.disconnect":
+                self._disconnected(message)
+                return
+            self._push(message)
 
     def _is_full(self) -> bool:
         full = self._bytes_ahead >= READ_AHEAD or len(self._ahead) >= MESSAGES_AHEAD

@@ -60,7 +60,7 @@ class EventEncoder:
     def encode(self, chunk: object) -> bytes:
         """One chunk as one event; ``b""`` while only part of a character is there."""
         if isinstance(chunk, str):
-            return self._str(chunk)
+            return self._plain(chunk) or self._str(chunk)
         if (data := as_bytes(chunk)) is not None:
             return self._bytes(data)
         if isinstance(chunk, ServerEvent):
@@ -73,6 +73,19 @@ class EventEncoder:
         if self._decoder is not None:
             rest += self._decoder.decode(b"", final=True)
         return self._text(rest) if rest else b""
+
+    def _plain(self, chunk: str) -> bytes | None:
+        """What most tokens are, in half the time: whole characters, and no line break."""
+        if self._half or not chunk:
+            return None
+        try:
+            data = chunk.encode()
+        except UnicodeEncodeError:
+            return None
+        if b"\n" in data or b"\r" in data:
+            return None
+        self._after_cr = False
+        return b"data: %b\r\n\r\n" % data
 
     def _str(self, chunk: str) -> bytes:
         text = self._half + chunk

@@ -22,7 +22,9 @@ class Watched(Protocol):
 
 
 class Sweeper:
-    """Checks the live requests; asleep while there are none.
+    """Checks the live requests; falls asleep at the first look that finds none.
+
+    Not with the last request: one after the other, each would then start and stop a timer.
 
     Never a task or a timer per chunk: one stamp before each send, read from here.
 
@@ -53,15 +55,6 @@ class Sweeper:
             self._loop = current_loop()
             self._arm(self._loop)
 
-    def rest(self) -> None:
-        """A request has ended; with the last one there is nothing to look after."""
-        if not self._live and self._timer is not None:
-            assert self._loop is not None
-            # It may have blocked the loop itself, to its very end.
-            self._note_lag(self._loop.now() - self._due)
-            self._timer.cancel()
-            self._timer = None
-
     def _arm(self, loop: Loop) -> None:
         self._due = loop.now() + self._interval
         self._timer = loop.call_at(self._due, self._sweep)
@@ -71,7 +64,10 @@ class Sweeper:
         self._note_lag(self._loop.now() - self._due)
         for request in list(self._live):
             request.check(self._write_stall)
-        self._arm(self._loop)
+        if self._live:
+            self._arm(self._loop)
+        else:
+            self._timer = None
 
     def _note_lag(self, late: float) -> None:
         if late < LAG_LIMIT:

@@ -258,9 +258,12 @@ async def _run(
     listeners = options.attach(source.token)
     outer = token_var.set(source.token)
     try:
-        async with _watched(request, source):
-            step = Step(current_loop(), options.close_grace, f"a call of {call!r}")
+        step = Step(current_loop(), options.close_grace, call)
+        if request is None or token_of(request) is not None:
             result = await step.run_under(source.token, call)
+        else:
+            async with _watched(request, source):
+                result = await step.run_under(source.token, call)
         # What came back in spite of the cancel may be half an answer: engines end their iterators
         # quietly when they are cancelled.
         source.token.raise_if_cancelled()
@@ -285,9 +288,7 @@ def _release(source: CancelSource, listeners: list[Listener]) -> None:
 
 @asynccontextmanager
 async def _watched(request: object, source: CancelSource) -> AsyncGenerator[None]:
-    if request is None or token_of(request) is not None:
-        yield
-        return
+    """Watch the client ourselves, where no middleware of ours does."""
     watcher = DisconnectWatcher(request, source)
     await watcher.prepare()
     async with beside(watcher.run, f"streamkit disconnect watcher ({watcher.mode})"):

@@ -31,7 +31,7 @@ async def drive(
     """
     if isinstance(stream, CancellableStream):
         return await stream.drive(consume)
-    step = Step(current_loop(), CLOSE_GRACE, f"the reader of {stream!r}")
+    step = Step(current_loop(), CLOSE_GRACE, stream)
     try:
         return await step.run_under(stream.token, lambda: consume(stream))
     finally:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from streamkit._core import CancelToken, Interrupted, Interrupter, Loop, Timer
+from streamkit._core import Cancellation, CancelToken, Interrupted, Interrupter, Loop, Timer
 from streamkit.errors import StreamCancelled
 
 logger = logging.getLogger("streamkit.streams")
@@ -25,13 +25,13 @@ class Step:
     anyhow, and cleanup that awaits needs a shield.)
     """
 
-    __slots__ = ("_grace", "_interrupter", "_loop", "_name", "_timer", "running")
+    __slots__ = ("_grace", "_interrupter", "_loop", "_subject", "_timer", "running")
 
-    def __init__(self, loop: Loop, grace: float, name: str) -> None:
+    def __init__(self, loop: Loop, grace: float, subject: object) -> None:
         self._loop = loop
         self._interrupter: Interrupter = loop.interrupter()
         self._grace = grace
-        self._name = name
+        self._subject = subject  # what a report calls it
         self._timer: Timer | None = None
         self.running: bool = False
 
@@ -45,10 +45,7 @@ class Step:
         try:
             return await self._interrupter.step(awaitable)
         finally:
-            self.running = False
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._ended()
 
     async def run_under(self, token: CancelToken, call: Callable[[], Awaitable[R]]) -> R:
         """Await ``call()``, and end it when the token is cancelled.
@@ -57,7 +54,7 @@ class Step:
             StreamCancelled: It was ended, or never called because the cancel came before.
         """
         token.raise_if_cancelled()  # a stop() before the await has begun would be lost
-        listener = token.add_listener(lambda _: self.stop())
+        listener = token.add_listener(self._stop)
         try:
             return await self.run(call())
         except Interrupted:
@@ -65,6 +62,15 @@ class Step:
             raise StreamCancelled(token.cancellation) from None
         finally:
             listener.remove()
+
+    def _ended(self) -> None:
+        self.running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop(self, _: Cancellation) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """End the await that is running; no effect if none is."""
@@ -76,7 +82,7 @@ class Step:
         logger.warning(
             "%s was cancelled %.3g s ago and goes on: it swallows its cancel or its cleanup hangs; "
             "it is cancelled again every %.3g s",
-            self._name,
+            self._subject,
             self._grace,
             INSIST_EVERY,
         )

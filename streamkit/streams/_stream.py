@@ -97,7 +97,7 @@ class CancellableStream(Generic[T]):
         self._loop: Loop = current_loop()
         self._source = source
         self.token: CancelToken = source.token
-        self._step = Step(self._loop, close_grace, f"a step of {items!r}")
+        self._step = Step(self._loop, close_grace, items)
         self._driver: object = None
         self._count = 0
         self._ended = False  # nothing more will come out
@@ -121,7 +121,7 @@ class CancellableStream(Generic[T]):
         outer = token_var.set(self.token)
         try:
             if not self._count % BREATHE_EVERY:
-                await self._step.run(anyio.lowlevel.checkpoint())
+                await self._step.run(self._loop.breathe())
             return await self._step.run(anext(self._items))
         except Interrupted:
             await self._close_interrupted()  # noqa: ASYNC120 - an outer cancel goes first

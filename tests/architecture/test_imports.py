@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import streamkit
+
 ROOT = Path(__file__).parents[2]
 LOADED_BY = """
 import sys
@@ -23,10 +27,19 @@ def third_party_loaded_by(module: str) -> set[str]:
     return set(run.stdout.split()) - sys.stdlib_module_names - {"streamkit"}
 
 
-def test_import_streamkit_loads_anyio_and_nothing_heavier() -> None:
-    loaded = third_party_loaded_by("streamkit")
+def test_import_streamkit_loads_nothing_and_its_names_anyio_and_nothing_heavier() -> None:
+    assert third_party_loaded_by("streamkit") == set()
+
+    loaded = third_party_loaded_by("streamkit.streams")
 
     assert loaded <= ANYIO_AND_WHAT_IT_NEEDS, "import the rest where it is used"
+
+
+def test_a_name_that_streamkit_has_not_is_said_as_by_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'streamkit' has no attribute 'cancelable'"):
+        streamkit.cancelable  # noqa: B018
+
+    assert "cancellable" in dir(streamkit)
 
 
 def test_the_pytest_plugin_loads_no_server_and_no_client() -> None:

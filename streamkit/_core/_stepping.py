@@ -1,0 +1,25 @@
+"""Awaiting by hand: an awaitable's first step may be all of it, and nothing waits."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import coroutine
+from typing import Any
+
+
+@coroutine
+def resume(steps: Generator[Any, Any, Any], signal: object) -> Generator[Any, Any, Any]:
+    """Await the rest of ``steps``, which has just been advanced by hand and yielded ``signal``.
+
+    Only on loops whose signals are good in any task (asyncio's futures are, trio's traps are not).
+    """
+    while True:
+        try:
+            yield signal
+        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+            try:
+                signal = steps.throw(error)
+            except StopIteration as done:
+                return done.value
+        else:
+            return (yield from steps)

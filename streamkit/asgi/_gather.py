@@ -1,0 +1,171 @@
+"""Reads a stream so that what is ready without waiting goes out in one send."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Any, Final, Self
+
+import anyio
+
+from streamkit._core import CancelToken, Loop, current_loop, resume
+from streamkit.streams import BREATHE_EVERY, ThreadedGenerator
+
+QUICK: Final = 0.000_05  # seconds; a chunk that takes longer was waited for, or is computed here
+TRUST_AFTER: Final = BREATHE_EVERY  # quick chunks in a row
+LIMIT: Final = 64  # chunks in one send
+
+Encode = Callable[[Any], bytes]
+Write = Callable[[bytes], Awaitable[object]]
+Steps = Generator[Any, Any, Any]
+
+
+def gather(
+    chunks: AsyncIterator[Any], token: CancelToken, encode: Encode, write: Write
+) -> Awaitable[int | None]:
+    """Give all ``chunks``, encoded, to ``write``; return their number, None after a cancel.
+
+    Each goes out as it comes. Only a generator that has shown, 16 times in a row, to have its next
+    chunk at hand is asked for that before the last one is written; what it then gives goes out
+    together, when it waits or after 64 chunks. So no chunk waits for one that is not there.
+
+    Any other iterator may count a chunk as taken when it is asked for the next one.
+    """
+    if isinstance(chunks, ThreadedGenerator):
+        return _read_batches(chunks, encode, write)
+    return _Reader(chunks, token, encode, write).read()
+
+
+async def _read_batches(chunks: ThreadedGenerator[Any], encode: Encode, write: Write) -> int:
+    count = 0
+    while batch := await chunks.next_batch():
+        count += len(batch)
+        if data := b"".join([encode(chunk) for chunk in batch]):
+            await write(data)
+    return count
+
+
+class _Reader:
+    """One async iterator, and what came out of it and was not written yet."""
+
+    __slots__ = (
+        "_chunks",
+        "_count",
+        "_encode",
+        "_loop",
+        "_may_ask_ahead",
+        "_ready",
+        "_token",
+        "_waited",
+        "_write",
+    )
+
+    def __init__(
+        self, chunks: AsyncIterator[Any], token: CancelToken, encode: Encode, write: Write
+    ) -> None:
+        self._chunks = chunks
+        self._token = token
+        self._encode = encode
+        self._write = write
+        self._loop: Loop = current_loop()
+        self._may_ask_ahead = inspect.isasyncgen(chunks) and self._loop.steps_by_hand
+        self._count = 0
+        self._ready: list[bytes] = []
+        self._waited = False
+
+    async def read(self) -> int | None:
+        """Read it to its end."""
+        try:
+            while await self._read_singly() and await self._read_ahead():
+                pass
+        except Exception:
+            if not self._token.cancelled:
+                await self._flush()  # noqa: ASYNC120 - what came before the error
+            raise
+        if self._token.cancelled:  # the generator swallowed it
+            return None
+        await self._flush()
+        return self._count
+
+    async def _read_singly(self) -> bool:
+        """Write each chunk as it comes, until many in a row were quick; False at the end."""
+        now, token, encode, write = self._loop.now, self._token, self._encode, self._write
+        quick = 0
+        asked = now()
+        async for chunk in self._chunks:
+            if token.cancelled:
+                return False
+            quick = quick + 1 if now() - asked < QUICK else 0
+            if data := encode(chunk):
+                await write(data)
+            self._count += 1
+            if not self._count % BREATHE_EVERY:
+                await self._loop.breathe()
+                if quick >= TRUST_AFTER and self._may_ask_ahead:
+                    return True
+            asked = now()
+        return False
+
+    async def _read_ahead(self) -> bool:
+        """Gather what is ready, until it has to be waited for; False at the end."""
+        token, encode, ready = self._token, self._encode, self._ready
+        self._waited = False
+        async for chunk in self:
+            if token.cancelled:
+                return False
+            ready.append(encode(chunk))
+            self._count += 1
+            if self._waited:
+                await self._flush()
+                return True
+            if len(ready) >= LIMIT:
+                await self._flush()
+                await self._loop.breathe()
+        return False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        steps: Steps = self._chunks.__anext__().__await__()
+        try:
+            signal = next(steps)
+        except StopIteration as done:
+            return done.value
+        self._waited = True
+        if self._ready and (answer := await self._flush_before(steps)):
+            return answer.pop()
+        return await resume(steps, signal)
+
+    async def _flush_before(self, steps: Steps) -> list[Any]:
+        """Write what is there while the generator waits.
+
+        A cancel that strikes meanwhile is the generator's, for a timeout of its own may be behind
+        it. Return its answer, if it has one.
+        """
+        cancelled = anyio.get_cancelled_exc_class()
+        try:
+            await self._flush()
+        except cancelled as error:
+            return [await _throw(steps, error)]  # noqa: ASYNC102 - what it awaits is its own affair
+        except Exception:
+            with contextlib.suppress(StopAsyncIteration, cancelled):
+                await _throw(steps, cancelled())  # noqa: ASYNC120
+            raise
+        return []
+
+    async def _flush(self) -> None:
+        data = b"".join(self._ready)
+        self._ready.clear()
+        if data:
+            await self._write(data)
+
+
+async def _throw(steps: Steps, error: BaseException) -> Any:
+    """Raise ``error`` where the generator waits; return the chunk that it answers with."""
+    try:
+        signal = steps.throw(error)
+    except StopIteration as done:
+        return done.value
+    return await resume(steps, signal)
