@@ -78,7 +78,7 @@ class CancelToken:
         self._listeners: dict[Listener, None] = {}
         self._phase: Phase | None = None
         self._deadline = math.inf
-        self._threads: list[threading.Event] = []  # one for each thread that waits
+        self._threads: list[threading.Event] | None = None  # one for each thread that waits
 
     @property
     def cancelled(self) -> bool:
@@ -160,7 +160,7 @@ class CancelToken:
             if self._cancellation is not None:
                 return True
             if self._loop is not None:
-                self._threads.append(woken)
+                self._threads = [*(self._threads or ()), woken]
         if self._loop is None:
             return woken.wait(timeout)
         # A virtual clock stands still while a thread works; this one now waits for the loop.
@@ -168,9 +168,10 @@ class CancelToken:
         if woken.wait(timeout):
             return True
         with self._lock:
-            late = woken not in self._threads
+            waiting = self._threads or []
+            late = woken not in waiting
             if not late:
-                self._threads.remove(woken)
+                waiting.remove(woken)
                 self._loop.thread_started()
         return late
 
@@ -210,8 +211,8 @@ class CancelToken:
                 return False
             self._cancellation = cancellation
             listeners, self._listeners = list(self._listeners), {}
-            threads, self._threads = self._threads, []
-            for woken in threads:
+            threads, self._threads = self._threads, None
+            for woken in threads or ():
                 assert self._loop is not None
                 self._loop.thread_started()
                 woken.set()

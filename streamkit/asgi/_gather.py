@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import anyio
 
@@ -16,15 +16,31 @@ QUICK: Final = 0.000_05  # seconds; a chunk that takes longer was waited for, or
 TRUST_AFTER: Final = BREATHE_EVERY  # quick chunks in a row
 LIMIT: Final = 64  # chunks in one send
 
-Encode = Callable[[Any], bytes]
-Write = Callable[[bytes], Awaitable[object]]
 Steps = Generator[Any, Any, Any]
 
 
-def gather(
-    chunks: AsyncIterator[Any], token: CancelToken, encode: Encode, write: Write
-) -> Awaitable[int | None]:
-    """Give all ``chunks``, encoded, to ``write``; return their number, None after a cancel.
+class Write(Protocol):
+    """Sends a piece of the body."""
+
+    def __call__(self, data: bytes, *, more: bool = True) -> Awaitable[None]: ...
+
+
+class Writer(NamedTuple):
+    """How chunks become the pieces of a body.
+
+    Attributes:
+        encode: One chunk as bytes; none, while only part of a character is there.
+        last: The end of the body, after so many chunks.
+        write: Sends a piece.
+    """
+
+    encode: Callable[[Any], bytes]
+    last: Callable[[int], bytes]
+    write: Write
+
+
+def gather(chunks: AsyncIterator[Any], token: CancelToken, writer: Writer) -> Awaitable[None]:
+    """Write all ``chunks`` and the end of the body; no end after a cancel.
 
     Each goes out as it comes. Only a generator that has shown, 16 times in a row, to have its next
     chunk at hand is asked for that before the last one is written; what it then gives goes out
@@ -33,17 +49,19 @@ def gather(
     Any other iterator may count a chunk as taken when it is asked for the next one.
     """
     if isinstance(chunks, ThreadedGenerator):
-        return _read_batches(chunks, encode, write)
-    return _Reader(chunks, token, encode, write).read()
+        return _read_batches(chunks, token, writer)
+    return _Reader(chunks, token, writer).read()
 
 
-async def _read_batches(chunks: ThreadedGenerator[Any], encode: Encode, write: Write) -> int:
+async def _read_batches(chunks: ThreadedGenerator[Any], token: CancelToken, writer: Writer) -> None:
+    encode, last, write = writer
     count = 0
     while batch := await chunks.next_batch():
         count += len(batch)
         if data := b"".join([encode(chunk) for chunk in batch]):
             await write(data)
-    return count
+    if not token.cancelled:
+        await write(last(count), more=False)
 
 
 class _Reader:
@@ -52,29 +70,25 @@ class _Reader:
     __slots__ = (
         "_chunks",
         "_count",
-        "_encode",
         "_loop",
         "_may_ask_ahead",
         "_ready",
         "_token",
         "_waited",
-        "_write",
+        "_writer",
     )
 
-    def __init__(
-        self, chunks: AsyncIterator[Any], token: CancelToken, encode: Encode, write: Write
-    ) -> None:
+    def __init__(self, chunks: AsyncIterator[Any], token: CancelToken, writer: Writer) -> None:
         self._chunks = chunks
         self._token = token
-        self._encode = encode
-        self._write = write
+        self._writer = writer
         self._loop: Loop = current_loop()
         self._may_ask_ahead = inspect.isasyncgen(chunks) and self._loop.steps_by_hand
         self._count = 0
         self._ready: list[bytes] = []
         self._waited = False
 
-    async def read(self) -> int | None:
+    async def read(self) -> None:
         """Read it to its end."""
         try:
             while await self._read_singly() and await self._read_ahead():
@@ -84,13 +98,13 @@ class _Reader:
                 await self._flush()  # noqa: ASYNC120 - what came before the error
             raise
         if self._token.cancelled:  # the generator swallowed it
-            return None
+            return
         await self._flush()
-        return self._count
+        await self._writer.write(self._writer.last(self._count), more=False)
 
     async def _read_singly(self) -> bool:
         """Write each chunk as it comes, until many in a row were quick; False at the end."""
-        now, token, encode, write = self._loop.now, self._token, self._encode, self._write
+        now, token, (encode, _, write) = self._loop.now, self._token, self._writer
         quick = 0
         asked = now()
         async for chunk in self._chunks:
@@ -109,7 +123,7 @@ class _Reader:
 
     async def _read_ahead(self) -> bool:
         """Gather what is ready, until it has to be waited for; False at the end."""
-        token, encode, ready = self._token, self._encode, self._ready
+        token, encode, ready = self._token, self._writer.encode, self._ready
         self._waited = False
         async for chunk in self:
             if token.cancelled:
@@ -159,7 +173,7 @@ class _Reader:
         data = b"".join(self._ready)
         self._ready.clear()
         if data:
-            await self._write(data)
+            await self._writer.write(data)
 
 
 async def _throw(steps: Steps, error: BaseException) -> Any:

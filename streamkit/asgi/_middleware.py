@@ -126,8 +126,8 @@ def _cut_short(error: Exception, token: CancelToken) -> Exception | None:
 
 
 def _listening(asgi: dict[str, str]) -> dict[str, str]:
-    version = min(asgi.get("spec_version", "2.0"), LISTENING_VERSION)
-    return {**asgi, "spec_version": version}
+    known = asgi.get("spec_version", "2.0") <= LISTENING_VERSION
+    return asgi if known else {**asgi, "spec_version": LISTENING_VERSION}
 
 
 def _who_cancelled(error: BaseException) -> tuple[Reason, str]:

@@ -32,7 +32,8 @@ class RequestOwner(Owner):
         "_body_read",
         "_buffered",
         "_hushed",
-        "_pieces",
+        "_more",
+        "_piece",
         "response_complete",
         "response_started",
     )
@@ -41,7 +42,8 @@ class RequestOwner(Owner):
         super().__init__(scope, receive, send)
         self.response_started = False
         self.response_complete = False
-        self._pieces: deque[Message] = deque()
+        self._piece: Message | None = None  # the next one for the app
+        self._more: deque[Message] | None = None  # mostly, there is but one piece
         self._buffered = 0
         self._body_read = False
         self._hushed = False  # the app's answer is held back
@@ -81,7 +83,11 @@ class RequestOwner(Owner):
             return
         self._body_read = not message.get("more_body", False)
         self._buffered += len(message.get("body", b""))
-        self._pieces.append(message)
+        if self._piece is None:
+            self._piece = message
+        else:
+            self._more = self._more or deque()
+            self._more.append(message)
         self._tell_app()
 
     # -- towards the app -----------------------------------------------------------------------
@@ -96,18 +102,21 @@ class RequestOwner(Owner):
             No message is lost.
         """
         while not (self.token.cancelled or self.response_complete):
-            if self._pieces:
+            if self._piece is not None:
                 # is_disconnected() asks in a cancelled scope, and would drop what it got.
                 await anyio.lowlevel.checkpoint_if_cancelled()
-                if self._pieces:
-                    return self._take()
+                if (message := self._take()) is not None:
+                    return message
                 continue
             self._want()
             await self._wait_news()
         return dict(_DISCONNECT)
 
-    def _take(self) -> Message:
-        message = self._pieces.popleft()
+    def _take(self) -> Message | None:
+        message = self._piece
+        if message is None:  # another reader was quicker
+            return None
+        self._piece = self._more.popleft() if self._more else None
         self._buffered -= len(message.get("body", b""))
         self._want()
         return message

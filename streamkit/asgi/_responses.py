@@ -6,15 +6,12 @@ import inspect
 import logging
 import math
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
-    Generator,
     Iterator,
     Mapping,
 )
-from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
@@ -42,7 +39,7 @@ from streamkit.streams import (
     drive,
 )
 
-from ._gather import gather
+from ._gather import Writer, gather
 from ._problems import error_event
 from ._sse import HEARTBEAT, EventEncoder, ServerEvent, as_bytes, encode_event
 
@@ -117,15 +114,22 @@ class ByteStream(Response):
         if failure is not None:
             raise failure
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _watched(scope, receive, self._stream.source):
-            await drive(self._stream, partial(self._respond, send))
+    # Plain functions, down to where the chunks are read: each coroutine on the way there would be
+    # kept for as long as the stream is open, and be gone through for each chunk.
 
-    async def _respond(self, send: Send, chunks: AsyncIterator[Any]) -> None:
-        write = partial(self._send, send)
-        count = await gather(chunks, self._stream.token, self._encode, write)
-        if count is not None:
-            await write(self._last(count), more=False)
+    def _run(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        driven = drive(self._stream, partial(self._respond, send))
+        return driven if SCOPE_KEY in scope else self._listening(receive, driven)
+
+    def _respond(self, send: Send, chunks: AsyncIterator[Any]) -> Awaitable[None]:
+        writer = Writer(self._encode, self._last, partial(self._send, send))
+        return gather(chunks, self._stream.token, writer)
+
+    async def _listening(self, receive: Receive, driven: Awaitable[None]) -> None:
+        """Hear of the client ourselves, where no middleware of ours does."""
+        listen = partial(_listen, receive, self._stream.source)
+        async with beside(listen, "streamkit disconnect listener"):
+            await driven
 
     def _send(self, send: Send, data: bytes, *, more: bool = True) -> Awaitable[None]:
         # A plain function where nothing is in the way: one frame less for each chunk.
@@ -216,13 +220,16 @@ class EventStream(ByteStream):
         self._encoder = EventEncoder()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._heartbeat.start(partial(self._beat, send))
         try:
-            with self._heartbeat.running(partial(self._beat, send)):
-                await super()._run(scope, receive, send)
+            await super()._run(scope, receive, send)
         except Exception as error:
+            self._heartbeat.stop()
             if not self._started:
                 raise
             await self._say_goodbye(error, send)
+        finally:
+            self._heartbeat.stop()
 
     def _touch(self) -> Signal | None:
         heartbeat = self._heartbeat
@@ -278,16 +285,11 @@ class _Heartbeat:
         self._beat: Callable[[], Awaitable[None]] | None = None
         self.beating: Signal | None = None
 
-    @contextmanager
-    def running(self, beat: Callable[[], Awaitable[None]]) -> Generator[None]:
-        """Call ``beat`` after each silence of the interval, while the block runs."""
+    def start(self, beat: Callable[[], Awaitable[None]]) -> None:
+        """Call ``beat`` after each silence of the interval, until :meth:`stop`."""
         self._beat = beat
         self.touch()
         self._arm()
-        try:
-            yield
-        finally:
-            self.stop()
 
     def touch(self) -> None:
         """Something is being sent."""
@@ -339,16 +341,6 @@ def _describe(source: object) -> str:
         source.close()  # or it would complain that nobody awaited it
         return "a coroutine: await it, or give what it returns"
     return f"{type(source).__name__}: iter() of it would do"
-
-
-@asynccontextmanager
-async def _watched(scope: Scope, receive: Receive, source: CancelSource) -> AsyncGenerator[None]:
-    """Listen for the disconnect ourselves where no middleware of ours does."""
-    if SCOPE_KEY in scope:
-        yield
-        return
-    async with beside(partial(_listen, receive, source), "streamkit disconnect listener"):
-        yield
 
 
 async def _listen(receive: Receive, source: CancelSource) -> None:

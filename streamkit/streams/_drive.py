@@ -15,10 +15,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def drive(
+def drive(
     stream: CancellableStream[T] | ThreadedGenerator[T],
     consume: Callable[[AsyncIterator[T]], Awaitable[R]],
-) -> R:
+) -> Awaitable[R]:
     """Hand the items to ``consume`` and end it, wherever it waits, when the stream is cancelled.
 
     The stream is closed when this returns.
@@ -30,7 +30,13 @@ async def drive(
         Cancels the stream.
     """
     if isinstance(stream, CancellableStream):
-        return await stream.drive(consume)
+        return stream.drive(consume)
+    return _drive_thread(stream, consume)
+
+
+async def _drive_thread(
+    stream: ThreadedGenerator[T], consume: Callable[[AsyncIterator[T]], Awaitable[R]]
+) -> R:
     step = Step(current_loop(), CLOSE_GRACE, stream)
     try:
         return await step.run_under(stream.token, lambda: consume(stream))

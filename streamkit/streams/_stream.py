@@ -17,6 +17,7 @@ from streamkit._core import (
     Loop,
     Phase,
     Reason,
+    Signal,
     Timer,
     current_loop,
     hold,
@@ -69,6 +70,7 @@ class CancellableStream(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_blame",
+        "_close_awaited",
         "_close_grace",
         "_closed",
         "_closing",
@@ -102,7 +104,8 @@ class CancellableStream(Generic[T]):
         self._count = 0
         self._ended = False  # nothing more will come out
         self._closing = False
-        self._closed = anyio.Event()
+        self._closed = False
+        self._close_awaited: Signal | None = None
         self._timer: Timer | None = None
         self.token.add_listener(self._stop)
 
@@ -250,8 +253,7 @@ class CancellableStream(Generic[T]):
 
     async def _close(self) -> None:
         if self._step.running or self._closing:  # whoever drives it closes it
-            with anyio.move_on_after(self._close_grace, shield=True):
-                await self._closed.wait()
+            await self._wait_closed()
             return
         self._closing = self._ended = True
         _forget(self)
@@ -260,7 +262,16 @@ class CancellableStream(Generic[T]):
         try:
             await self._close_items()
         finally:
-            self._closed.set()
+            self._closed = True
+            if self._close_awaited is not None:
+                self._close_awaited.set()
+
+    async def _wait_closed(self) -> None:
+        if self._closed:
+            return
+        self._close_awaited = self._close_awaited or self._loop.signal()
+        with anyio.move_on_after(self._close_grace, shield=True):
+            await self._close_awaited.wait()
 
     async def _close_items(self) -> None:
         # Limited by a timer, not by a scope: a generator that holds a scope of its own across a
