@@ -40,6 +40,7 @@ from streamkit.streams import (
 )
 
 from ._gather import Writer, gather
+from ._owner import GONE
 from ._problems import error_event
 from ._sse import HEARTBEAT, EventEncoder, ServerEvent, as_bytes, encode_event
 
@@ -256,6 +257,8 @@ class EventStream(ByteStream):
         return self._encoder.flush() + encode_event(last)
 
     async def _say_goodbye(self, error: Exception, send: Send) -> None:
+        if isinstance(error, StreamCancelled) and error.cancellation.root.reason in GONE:
+            return  # nobody is there
         if (last := self._farewell(error)) is None:
             raise error
         if isinstance(error, StreamCancelled):

@@ -125,7 +125,7 @@ def cancellable(target: Any = None, /, **options: Any) -> Any:
         return functools.partial(_decorate, options=_Options(**options))
     if inspect.isroutine(target) or isinstance(target, functools.partial):
         return _decorate(cast("Callable[..., Any]", target), options=_Options(**options))
-    if isinstance(target, Abortable):
+    if hasattr(target, "abort_for"):  # isinstance() of a protocol costs more than all the rest
         return functools.partial(_decorate, options=_Options(engine=target, **options))
     return _wrap_object(target, _Options(**options))
 

@@ -277,7 +277,7 @@ class CancellableStream(Generic[T]):
         # Limited by a timer, not by a scope: a generator that holds a scope of its own across a
         # yield (a task group, a timeout) would leave it inside ours, which anyio forbids.
         aclose = getattr(self._items, "aclose", None)
-        if aclose is None:
+        if aclose is None or getattr(self._items, "ag_frame", self) is None:  # it has ended
             return
         timer = self._loop.call_at(self._loop.now() + self._close_grace, self._step.stop)
         try:
