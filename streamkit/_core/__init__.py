@@ -5,8 +5,9 @@ from __future__ import annotations
 from ._context import SCOPE_KEY, current_token, token_of, token_var
 from ._held import HOLD_LIMIT, held, hold, wait_held
 from ._lifecycle import LIVE, TRANSITIONS, Event, Phase, advance, diagram
-from ._loop import Interrupted, Interrupter, Loop, Signal, Task, Timer, current_loop, now
+from ._loop import Interrupted, Interrupter, Loop, Signal, Task, Timer
 from ._reason import Cancellation, Reason
+from ._running import current_loop, now
 from ._scope import cancel_scope
 from ._stepping import resume
 from ._token import NEVER, CancelSource, CancelToken, Listener

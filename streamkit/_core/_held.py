@@ -8,7 +8,8 @@ from typing import Final
 
 import anyio
 
-from ._loop import Loop, current_loop
+from ._loop import Loop
+from ._running import current_loop
 
 logger = logging.getLogger("streamkit.cancel")
 

@@ -14,8 +14,9 @@ import anyio
 from streamkit.errors import StreamCancelled
 
 from ._lifecycle import Phase
-from ._loop import Loop, Timer, current_loop
+from ._loop import Loop, Timer
 from ._reason import Cancellation, Reason
+from ._running import current_loop
 
 logger = logging.getLogger("streamkit.cancel")
 
