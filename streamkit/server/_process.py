@@ -14,7 +14,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import uvicorn
 from prometheus_client import disable_created_metrics
@@ -22,6 +23,7 @@ from prometheus_client import disable_created_metrics
 from streamkit._core import hold
 
 from ._protocols import check_installed, protocol_class
+from ._pulse import Pulse
 from ._sockets import BACKLOG, url_of
 from .app import Application
 from .settings import Settings
@@ -51,6 +53,8 @@ class Server(uvicorn.Server):
         self._runner = app.runner
         self._grace = settings.drain_grace
         self._signals = 0
+        self._loop: asyncio.AbstractEventLoop
+        self._pulse: Pulse
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; what is served may still be loading, and health says so."""
@@ -69,28 +73,49 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Handle them; uvicorn would exit at once, or never, with a stream open (measured)."""
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+        self._loop = loop = asyncio.get_running_loop()
+        self._pulse = Pulse(
+            loop,
+            patience=self._grace + CLOSE_LIMIT,
+            on_beat=self._keep_signals,
+            on_dead=self._end_blocked,
+        )
+        # Python's own handlers, not the loop's: those wait for a loop that may be blocked.
+        before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        self._pulse.start()
         try:
             yield
         finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+            self._pulse.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def _signalled(self, number: int) -> None:
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        """In the main thread, between two lines of Python: say so, and no more."""
         self._signals += 1
+        if self._signals > 2:
+            name = signal.Signals(number).name
+            logger.error("%s once more: giving up on %r", name, self._runner)
+            _end(1)  # whatever it is that does not end, it shall not end this either
+        self._pulse.expect_end()
+        self._loop.call_soon_threadsafe(self._heard, number, self._signals)
+
+    def _heard(self, number: int, count: int) -> None:
         name = signal.Signals(number).name
-        if self._signals == 1:
+        if count == 1:
             logger.info("%s: draining, %d requests in flight", name, len(self._runner.in_flight))
             hold(self._drain, name="drain", limit=math.inf)
-        elif self._signals == 2:
+        else:
             logger.warning("%s again: cancelling what is left", name)
             self._runner.cut_grace()
-        else:
-            logger.error("%s once more: giving up on %r", name, self._runner)
-            logging.shutdown()
-            os._exit(1)  # whatever it is that does not end, it shall not end this either
+
+    def _keep_signals(self) -> None:
+        """Some libraries take them, to end the process at once (Ray's driver does)."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) != self._signalled:
+                signal.signal(number, self._signalled)
+                name = signal.Signals(number).name
+                logger.warning("something took %s: taken back, it has to drain", name)
 
     async def _announce(self, urls: list[str]) -> None:
         """Say that it can answer, as soon as it can."""
@@ -107,8 +132,11 @@ class Server(uvicorn.Server):
 
     def _end_by_force(self) -> None:
         logger.error("the server is down, but something of the model's does not end: giving it up")
-        logging.shutdown()
-        os._exit(self.status)
+        _end(self.status)
+
+    def _end_blocked(self, place: str) -> None:
+        logger.error("told to end, but the event loop is blocked, at %s: giving it up", place)
+        _end(1)
 
     async def _drain(self) -> None:
         await self._runner.drain(self._grace)
@@ -126,6 +154,11 @@ def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     except SystemExit:  # uvicorn's word for a lifespan that failed to start; it has logged why
         return 1
     return server.status
+
+
+def _end(status: int) -> NoReturn:
+    logging.shutdown()
+    os._exit(status)
 
 
 def _say(line: str) -> None:

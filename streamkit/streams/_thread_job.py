@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
 from typing import Final, TypeVar
 
 import anyio
@@ -20,6 +17,7 @@ from streamkit._core import CancelToken, Loop, Timer, current_loop, hold, token_
 from streamkit.errors import StreamCancelled, ThreadInterrupted
 
 from ._interrupt import InterruptibleCalls
+from ._places import place_of
 from ._workers import OneThread, Role, idle_threads, run_on_worker
 
 logger = logging.getLogger("streamkit.streams")
@@ -27,14 +25,11 @@ logger = logging.getLogger("streamkit.streams")
 R = TypeVar("R")
 
 REPORT_AFTER: Final = 0.5  # seconds; far above a decode step, and what a person takes for a hang
-# Our own code around the user's, and what Python puts around a module that is being imported.
 _HINTS: Final = {
     False: "ask current_token() inside long steps, or let it be interrupted "
     "(interrupt=True; for a model class --interrupt-threads on)",
     True: "it was interrupted, which takes effect at its next line of Python",
 }
-OURS: Final = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "runner"))
-IMPORTING: Final = "<frozen importlib."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +192,7 @@ class ThreadJob:
             "%s was given up: %.3g s after its cancel its thread still runs, at %s",
             self._name,
             grace,
-            self._where(),
+            place_of(self._thread_id),
         )
 
     def _report(self) -> None:
@@ -209,7 +204,7 @@ class ThreadJob:
             self._name,
             self._report_after,
             self.doing,
-            self._where(),
+            place_of(self._thread_id),
             _HINTS[self._interruptible is not None],
         )
 
@@ -227,15 +222,6 @@ class ThreadJob:
             self._timer.cancel()
         else:  # it was reported
             logger.warning("%s came back %.3f s after its cancel", self._name, blocked)
-
-    def _where(self) -> str:
-        """The line that the thread is in right now, and the user's own line that led there."""
-        # Documented, in spite of its name: there is no other way to look into a running thread.
-        frames = sys._current_frames()
-        places = list(_user_places(frames.get(self._thread_id or 0)))
-        if len(places) > 1:
-            return f"{places[0]}, called from {places[-1]}"
-        return places[0] if places else "no line of Python"
 
     # -- the worker's side ---------------------------------------------------------------------
 
@@ -263,12 +249,3 @@ def report_late_error(name: str, error: BaseException) -> None:
     """Log what cancelled work raised: its caller has gone with ``StreamCancelled`` already."""
     if not isinstance(error, StreamCancelled | ThreadInterrupted | GeneratorExit):
         logger.warning("%s failed after it was told to stop", name, exc_info=error)
-
-
-def _user_places(frame: FrameType | None) -> Iterator[str]:
-    """From the innermost line outwards, up to where our own code called the user's."""
-    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
-        code = frame.f_code
-        if not code.co_filename.startswith(IMPORTING):
-            yield f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
-        frame = frame.f_back

@@ -85,11 +85,11 @@ class Hostile:
         await assert_next_is_served(self.served, path, do=["nothing"], chunks=0)
         assert await engine_has(self.served, running=0, queued=0, quarantined=0)
 
-    async def terminate(self) -> str:
+    async def terminate(self, expected: int = 0) -> str:
         """End it by SIGTERM; its log."""
         self.served.signal()
         status, log = await anyio.to_thread.run_sync(self.served.wait, END_LIMIT)
-        assert status == 0
+        assert status == expected
         return log
 
 
@@ -231,6 +231,36 @@ async def check_its_end(kind: str, do: list[Any]) -> None:
             await client.leave()
         log = await model.terminate()
 
+    assert "SIGTERM: draining" in log
+
+
+async def test_a_loop_that_is_blocked_for_good_is_reported_and_does_not_keep_the_process() -> None:
+    with hostile("Coroutines", "--drain-grace", "0.5") as model:
+        async with model.open(["block", 60]) as (client, _):
+            await anyio.sleep(0.5)  # nobody can be asked whether it is there
+            await client.leave()
+        log = await model.terminate(1)
+
+    assert re.search(r"the event loop has been blocked for 5 s, at \S*hostile\.py:\d+ in ", log)
+    assert re.search(r"the event loop is blocked, at \S*hostile\.py:\d+ in .*: giving it up", log)
+
+
+async def test_a_signal_that_a_library_takes_is_taken_back() -> None:
+    with hostile("Coroutines") as model:
+
+        async def answers(do: str) -> bool:
+            async with model.open([do]) as (client, _):
+                return (await client.read_head()).status == 200
+
+        assert await answers("take SIGTERM")
+
+        async def is_back() -> bool:
+            return not await answers("has SIGTERM")
+
+        await until(is_back)
+        log = await model.terminate()
+
+    assert "something took SIGTERM: taken back" in log
     assert "SIGTERM: draining" in log
 
 

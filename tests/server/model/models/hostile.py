@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +29,7 @@ def at_the_end(do: list[Any]) -> Iterator[None]:
             raise_it(do[1])
 
 
-async def behave(do: list[Any]) -> None:  # noqa: C901 - a table
+async def behave(do: list[Any]) -> None:  # noqa: C901, PLR0912 - a table
     """What a coroutine and an async generator do."""
     match do:
         case ["raise", name]:
@@ -41,6 +42,10 @@ async def behave(do: list[Any]) -> None:  # noqa: C901 - a table
                     await anyio.sleep(LONG)
         case ["block", seconds]:
             time.sleep(seconds)  # noqa: ASYNC251, TID251 - it is the point
+        case ["take SIGTERM"]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case ["has SIGTERM"]:
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
         case ["spawn"]:
             task = asyncio.get_running_loop().create_task(anyio.sleep(LONG))
             await task
