@@ -70,6 +70,35 @@ async def test_a_thread_that_does_not_end_holds_its_slot_in_quarantine_until_it_
     assert runner.statistics().quarantined == 0
 
 
+async def test_work_that_goes_on_after_its_slot_is_back_quarantines_none(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = ThreadGate()
+
+    class Model:
+        async def predict(self, inputs: Any) -> str:
+            return "value"
+
+        def postprocess(self, inputs: Any) -> None:
+            gate.wait()
+
+    runner = serve(Model())
+    await cut(runner, 1.0)
+    await runner.in_flight.wait_idle()
+
+    account = runner.find("r")
+    assert account is not None
+    assert account.phase == "quarantined"
+    assert (runner.slots.taken, runner.slots.quarantined) == (0, 0)
+    assert "it holds no slot" in caplog.text
+    gate.open()
+    while account.phase == "quarantined":
+        await anyio.sleep(0.01)
+        account = runner.find("r")
+        assert account is not None
+    assert (runner.slots.taken, runner.slots.quarantined) == (0, 0)
+
+
 async def test_those_who_come_while_a_thread_runs_on_wait_for_its_slot(serve: Serve) -> None:
     gate = ThreadGate()
 

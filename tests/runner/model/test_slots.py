@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import anyio
 import pytest
@@ -143,3 +144,39 @@ async def test_of_500_half_of_which_leave_the_others_keep_their_order(seed: int)
     assert served == sorted(served)
     assert {number for number in range(500) if stays[number]} <= set(served)
     assert (slots.taken, slots.waiting) == (0, 0)
+
+
+async def test_who_was_cancelled_before_it_came_gets_none() -> None:
+    slots, source = Slots(1), CancelSource()
+    source.cancel(Reason.CLIENT_DISCONNECT)
+
+    with pytest.raises(StreamCancelled):
+        await slots.take(source.token)
+
+    assert slots.taken == 0
+
+
+@pytest.mark.realtime
+@pytest.mark.asyncio_only
+async def test_a_slot_that_is_granted_while_a_thread_cancels_goes_to_the_next() -> None:
+    slots, source = Slots(1), CancelSource()
+    await slots.take(NEVER)
+
+    async def wait() -> None:
+        with pytest.raises(StreamCancelled):
+            await slots.take(source.token)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.sleep(0.05)
+        slots.give_back()
+        thread = threading.Thread(target=source.cancel, args=(Reason.REQUESTED,))
+        thread.start()
+        thread.join()  # the token is cancelled, and its listeners have not run
+
+    assert (slots.taken, slots.waiting) == (0, 0)
+
+
+def test_there_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Slots(0)
