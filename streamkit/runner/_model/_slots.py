@@ -70,9 +70,7 @@ class Slots:
             raise
         finally:
             listener.remove()
-        if token.cancelled:
-            self._leave(waiter)
-            token.raise_if_cancelled()
+        token.raise_if_cancelled()  # the listener has left the queue, or does so in a moment
         if not waiter.granted:
             self._leave(waiter)
             raise RequestRefused(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from streamkit._core import held, now
@@ -167,3 +168,25 @@ async def test_what_goes_on_after_a_whole_answer_is_not_lost_from_sight(serve: S
     freed.set()
     await anyio.sleep(1)
     assert (runner.slots.taken, runner.slots.quarantined) == (0, 0)
+
+
+@pytest.mark.realtime
+async def test_what_a_thread_drops_is_closed_in_the_loop(serve: Serve) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.closed = anyio.Event()
+
+        async def generate(self) -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "chunk"
+            finally:
+                self.closed.set()
+
+        def predict(self, inputs: Any) -> str:
+            return anyio.from_thread.run(self.generate().__anext__)
+
+    model = Model()
+    assert await ask(serve(model)) == "chunk"
+    with anyio.fail_after(5):
+        await model.closed.wait()
