@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 UNASKED := ASYNC109,ASYNC124,ASYNC9
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
-.PHONY: bench help demo test suite canary fast servers lint types coverage lowest constraints format clean
+.PHONY: bench help demo test suite canary fast servers budgets lint types coverage lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,9 @@ fast: $(READY) ## every test on virtual time: no sockets, no real seconds
 
 servers: $(READY) ## every way to leave in every phase on every server; `make test` takes a third of it
 	E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+budgets: $(READY) ## write into tests/costs/budgets.toml what everything costs now, on this Python
+	COSTS=write $(BIN)/python -m pytest tests/costs $(ARGS)
 
 lint: $(READY) ## style, format, cancellation hygiene, layers
 	$(BIN)/ruff check
