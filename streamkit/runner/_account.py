@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from streamkit._core import Phase, Reason
 from streamkit.engines import Misbehaviour, Proof
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(NamedTuple):
     """One request's books at one moment.
 
     Tokens that its answer still holds on the way to the client are in ``produced`` alone, so that
@@ -46,7 +46,7 @@ class Account:
     phase: Phase
     arrived_at: float
     age: float
-    seconds: Mapping[Phase, float] = field(default_factory=dict[Phase, float])
+    seconds: Mapping[Phase, float] = MappingProxyType({})
     first_token_after: float | None = None
     prompt_tokens: int = 0
     produced: int = 0
@@ -65,8 +65,7 @@ class Account:
     misbehaviour: Misbehaviour | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
+class Sums(NamedTuple):
     """Many accounts added up; the fields are those of :class:`Account`."""
 
     requests: int = 0
@@ -87,13 +86,13 @@ class Sums:
 
     def _added(self, account: Account, requests: int, sign: int) -> Sums:
         return Sums(
-            requests=self.requests + requests,
-            prompt_tokens=self.prompt_tokens + sign * account.prompt_tokens,
-            produced=self.produced + sign * account.produced,
-            delivered=self.delivered + sign * account.delivered,
-            undelivered=self.undelivered + sign * account.undelivered,
-            wasted=self.wasted + sign * account.wasted,
-            saved=self.saved + sign * account.saved,
+            self.requests + requests,
+            self.prompt_tokens + sign * account.prompt_tokens,
+            self.produced + sign * account.produced,
+            self.delivered + sign * account.delivered,
+            self.undelivered + sign * account.undelivered,
+            self.wasted + sign * account.wasted,
+            self.saved + sign * account.saved,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from streamkit._core import LIVE, TRANSITIONS, Cancellation, Event, Phase, Reason, advance
 from streamkit.engines import Outcome, StopReport, Usage
@@ -17,11 +17,30 @@ _ENGINE_SAYS: Final = {
 }
 
 
+class Counts(Protocol):
+    """What came out of something that makes output, as ``Usage`` says it."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        ...
+
+    @property
+    def handed_over(self) -> int:
+        """Tokens given to the consumer."""
+        ...
+
+    @property
+    def produced(self) -> int:
+        """All tokens that came out."""
+        ...
+
+
 class Maker(Protocol):
     """What makes the output, and counts it: an engine's generation, or a model's work."""
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> Counts:
         """What came out of it."""
         ...
 
@@ -95,12 +114,13 @@ class Book:
         if (event := _ENGINE_SAYS.get(phase)) is not None:
             self.stage(event)
 
-    def stage(self, event: Event) -> None:
+    def stage(self, event: Event) -> Phase:
         """A model class enters a stage; one that it passes twice is no change."""
-        if event in TRANSITIONS[self._phase]:
-            self._enter(event)
+        if (phase := TRANSITIONS[self._phase].get(event)) is not None:
+            self._turn(phase)
             if event is Event.TOKEN and self._first_token_at is None:
                 self._first_token_at = self._since
+        return self.phase
 
     def offer(self, tokens: int) -> None:
         """A chunk is being handed to the server."""
@@ -113,10 +133,9 @@ class Book:
         self.delivered += self._offered
         self._offered = 0
 
-    def answer(self) -> None:
+    def answer(self) -> Phase:
         """The answer is complete, and about to be sent as a whole."""
-        if Event.BLOCK in TRANSITIONS[self._phase]:
-            self._enter(Event.BLOCK)
+        return self.stage(Event.BLOCK)
 
     # -- its end -------------------------------------------------------------------------------
 
@@ -158,8 +177,8 @@ class Book:
 
     def account(self) -> Account:
         """Everything, at this moment."""
-        usage = Usage() if self._maker is None else self._maker.usage
-        report, cancellation = self._report, self._cancellation
+        usage = _NOTHING if self._maker is None else self._maker.usage
+        report = self._report
         at = self._now() if self._closed_at is None else self._closed_at
         wasted = 0 if report is None else report.tokens_after_cancel or 0
         made = self._made(usage)
@@ -172,7 +191,7 @@ class Book:
             arrived_at=self._arrived,
             age=at - self._arrived,
             seconds=self._seconds_until(at),
-            first_token_after=self._after_arrival(self._first_token_at),
+            first_token_after=_plus(-self._arrived, self._first_token_at),
             prompt_tokens=usage.prompt_tokens,
             produced=made,
             delivered=self.delivered,
@@ -181,16 +200,27 @@ class Book:
             saved=self._saved(made),
             reason=self._reason,
             detail=self._detail,
-            cancelled_in=cancellation.phase if cancellation else None,
-            detected_after=self._after_arrival(cancellation.root.at if cancellation else None),
-            told_after=self._after_cancel(report.told_after if report else None),
-            proved_after=self._after_cancel(report.stopped_after if report else None),
             proof=report.proof if report else None,
             steps=report.steps if report else (),
             misbehaviour=report.misbehaviour if report else None,
+            **self._cut_short(),
         )
 
-    def _made(self, usage: Usage) -> int:
+    def _cut_short(self) -> dict[str, Any]:
+        """What an account says of a cancel."""
+        report, cancellation = self._report, self._cancellation
+        if cancellation is None:
+            return {}
+        # The engine's report counts from our token; the cause may lie in an outer one.
+        late = cancellation.at - cancellation.root.at
+        return {
+            "cancelled_in": cancellation.phase,
+            "detected_after": cancellation.root.at - self._arrived,
+            "told_after": _plus(late, report.told_after if report else None),
+            "proved_after": _plus(late, report.stopped_after if report else None),
+        }
+
+    def _made(self, usage: Counts) -> int:
         """What the engine made, by its own count where that is final."""
         counted = None if self._report is None else self._report.tokens_made
         if counted is None:
@@ -218,25 +248,25 @@ class Book:
             seconds[Phase.SENDING] = seconds.get(Phase.SENDING, 0.0) + sending
         return seconds
 
-    def _after_arrival(self, instant: float | None) -> float | None:
-        return None if instant is None else instant - self._arrived
-
-    def _after_cancel(self, seconds: float | None) -> float | None:
-        """The engine's report counts from our token; the cause may lie in an outer one."""
-        if seconds is None or self._cancellation is None:
-            return None
-        return seconds + self._cancellation.at - self._cancellation.root.at
-
     def _stop_sending(self) -> None:
         if self._offered_at is not None:
             self._sending += self._now() - self._offered_at
             self._offered_at = None
 
     def _enter(self, event: Event) -> None:
-        phase = advance(self._phase, event)
+        self._turn(advance(self._phase, event))
+
+    def _turn(self, phase: Phase) -> None:
         now = self._now()
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
     def __repr__(self) -> str:
         return f"<Book {self.id} {self.phase}, {self.delivered} tokens delivered>"
+
+
+_NOTHING: Final = Usage()
+
+
+def _plus(seconds: float, other: float | None) -> float | None:
+    return None if other is None else seconds + other

@@ -94,7 +94,7 @@ class Call(Case):
         Raises:
             UsageBug: It was not admitted.
         """
-        if self.token.cancelled or self._open_book is None:
+        if self.token.cancelled or not self._is_open:
             return
         generation = self._generation
         if generation is None:
@@ -119,9 +119,9 @@ class Call(Case):
     # -- what happens to it --------------------------------------------------------------------
 
     def _engine_says(self, phase: Phase) -> None:
-        book = self._open_book
-        if book is None or self.token.cancelled:
-            if phase is Phase.CANCELLED and book is not None and book.phase is Phase.QUARANTINED:
+        book = self._books
+        if self.token.cancelled or not self._is_open:
+            if phase is Phase.CANCELLED and self._is_open and book.phase is Phase.QUARANTINED:
                 hold(self._prove_late, name=f"late proof of stop of {self.id}", limit=math.inf)
             return
         book.engine_says(phase)

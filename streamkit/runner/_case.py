@@ -40,7 +40,7 @@ class Case:
         token: Its cancel token, a child of the one it was made with.
     """
 
-    __slots__ = ("_host", "_link", "_on_closed", "_open_book", "admitted", "id", "source", "token")
+    __slots__ = ("_books", "_host", "_is_open", "_on_closed", "admitted", "id", "source", "token")
 
     def __init__(
         self, host: Host, request_id: str, token: CancelToken, on_closed: OnClosed | None
@@ -48,17 +48,18 @@ class Case:
         self.id: str = request_id
         self._host = host
         self._on_closed = on_closed
-        self._open_book: Book | None = host.ledger.open(request_id)
+        self._books: Book = host.ledger.open(request_id)
+        self._is_open = True
         self.admitted: bool = False
         host.in_flight.add(self)
         self.source: CancelSource = token.child()
         self.source.phase = Phase.READING
         self.token: CancelToken = self.source.token
-        self._link = self.token.add_listener(self._cancelled)
+        self.token.add_listener(self._cancelled)
 
     def refuse(self) -> None:
         """It is wrong, and will not be started: it counts as refused, not as failed."""
-        if not self.admitted and self._open_book is not None and not self.token.cancelled:
+        if not self.admitted and self._is_open and not self.token.cancelled:
             self._refuse("invalid", Reason.ERROR)
 
     def cancel(self, reason: Reason, detail: str = "") -> bool:
@@ -78,7 +79,7 @@ class Case:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._open_book is None or self.token.cancelled:
+        if not self._is_open or self.token.cancelled:
             return
         if isinstance(exc, StreamCancelled):  # only its stream, or its generation, was cancelled
             cause = exc.cancellation
@@ -96,11 +97,6 @@ class Case:
             self.source.finish()
             self._books.fail(Reason.ERROR, type(exc).__name__, None)
             self._close(self._host.ledger.close(self._books))
-
-    @property
-    def _books(self) -> Book:
-        assert self._open_book is not None
-        return self._open_book
 
     # -- what a kind of request does its own way -----------------------------------------------
 
@@ -130,22 +126,21 @@ class Case:
         if self.admitted:
             waited = account.seconds.get(Phase.QUEUED, 0.0)
             self._host.admission.leave(account.age - waited)
-        if not keep:
-            self._open_book = None
+        self._is_open = keep
         self._tell(account)
 
     def _amend(self) -> None:
         """What was given up has ended after all: the books say so."""
         self._host.in_flight.amend(self._host.ledger.amend(self._books))
-        self._open_book = None
+        self._is_open = False
 
     def _tell(self, account: Account) -> None:
-        self._open_book = self._open_book if account.phase is Phase.QUARANTINED else None
+        self._is_open = account.phase is Phase.QUARANTINED
         if self._on_closed is not None:
             self._on_closed(account)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id} {self._open_book!r} {self.token!r}>"
+        return f"<{type(self).__name__} {self.id} {self._books!r} {self.token!r}>"
 
 
 def _why_refused(error: BaseException | None) -> tuple[Refusal, Reason]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
@@ -68,7 +68,7 @@ class InFlight:
     def choose_id(self, proposed: str | None = None) -> str:
         """Return ``proposed`` if it is a valid id that is free, else a new one."""
         if proposed is None or not VALID_ID.fullmatch(proposed) or self._is_taken(proposed):
-            return uuid.uuid4().hex
+            return os.urandom(16).hex()
         return proposed
 
     def add(self, call: InFlightCall) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import Literal
+from typing import Final, Literal
 
 from streamkit._core import Phase, current_loop
 
@@ -27,6 +27,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "_by_outcome",
         "_ended",
         "_open",
         "_quarantined",
@@ -40,6 +41,7 @@ class Ledger:
         self._refused: Counter[str] = Counter()
         self._open: dict[Book, None] = {}
         self._ended: dict[Ending, Sums] = {}
+        self._by_outcome: Counter[Phase] = Counter()  # of those, requests
         self._quarantined: dict[Book, Account] = {}
         self._violations = 0
 
@@ -62,7 +64,8 @@ class Ledger:
         account = book.account()
         self._check_tokens(account)
         ending = _ending(account)
-        self._ended[ending] = self._ended.get(ending, Sums()).plus(account)
+        self._ended[ending] = self._ended.get(ending, _NONE).plus(account)
+        self._by_outcome[ending.outcome] += 1
         if account.phase is Phase.QUARANTINED:
             self._quarantined[book] = account
         self._check_requests()
@@ -107,9 +110,7 @@ class Ledger:
 
     def _check_requests(self) -> None:
         started = self._received - sum(self._refused.values())
-        ended: Counter[Phase] = Counter()
-        for ending, sums in self._ended.items():
-            ended[ending.outcome] += sums.requests
+        ended = self._by_outcome
         if started != sum(ended.values()) + len(self._open):
             self._violated(
                 f"{started} requests started, but {ended[Phase.FINISHED]} finished, "
@@ -126,6 +127,9 @@ class Ledger:
             f"<Ledger {self._received} received, {len(self._open)} running, "
             f"{len(self._quarantined)} quarantined, {self._violations} violations>"
         )
+
+
+_NONE: Final = Sums()
 
 
 def _ending(account: Account) -> Ending:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from streamkit._core import SCOPE_KEY, Reason, cancel_scope
+from streamkit._core import SCOPE_KEY, Reason
 from streamkit.asgi import ByteStream, EventStream
 from streamkit.engines import GenerationRequest
 from streamkit.runner import Call, EngineRunner, Output
@@ -64,14 +64,13 @@ class Generate:
                 await call.complete()
 
     async def _answer(self, request: Request, call: Call) -> Response:
-        with cancel_scope(call.token):
-            params = await read_model(request, GenerateRequest, self._settings)
+        params = await read_model(request, GenerateRequest, self._settings, call.token)
         self._admit(params, call)
         output = call.output
         assert output is not None
         if not params.stream:
             return JSONResponse(_whole(call.id, await call.read(), output))
-        if not accepts_events(request):
+        if not accepts_events(request.scope):
             return ByteStream(call.stream(), media_type="text/plain; charset=utf-8")
         return EventStream(
             call.stream(),

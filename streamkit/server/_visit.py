@@ -37,6 +37,7 @@ class Visit:
     __slots__ = (
         "_arrived",
         "_ended_after",
+        "_now",
         "_on_end",
         "_scope",
         "_status",
@@ -51,7 +52,8 @@ class Visit:
         self.route: str = "other"
         self._scope = scope
         self._on_end = on_end
-        self._arrived = current_loop().now()
+        self._now = current_loop().now
+        self._arrived = self._now()
         self._status: int | None = None
         self._ended_after: float | None = None
         self.account: Account | None = None
@@ -83,7 +85,7 @@ class Visit:
 
     def ended(self) -> None:
         """The exchange is over."""
-        self._ended_after = current_loop().now() - self._arrived
+        self._ended_after = self._now() - self._arrived
         self._end_if_over()
 
     def fields(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamkit.asgi import CancellationMiddleware
@@ -14,6 +14,7 @@ from streamkit.runner import Runner
 
 from ._inspect import Inspect
 from ._metrics import Metrics
+from ._paths import Paths
 from ._problems import Problems
 from ._services import EngineService, Service
 from ._visit import FORMS, VISIT_KEY, Front, Visit, log_visit
@@ -57,7 +58,7 @@ class Application:
             for route in routes
             if isinstance(route, Route | WebSocketRoute)
         }
-        self._routes = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
+        self._routes = Paths(routes, self._lifespan)
         self._app: ASGIApp = Front(owner, self.runner.in_flight, self._visited)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

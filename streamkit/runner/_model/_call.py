@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from contextvars import Token
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from streamkit._core import CancelToken, Event, Reason, current_loop, token_var
+from streamkit._core import CancelToken, Event, Reason, token_var
 from streamkit.engines import Outcome, Proof, StopReport
 from streamkit.errors import UsageBug
 from streamkit.runner._case import OnClosed
 from streamkit.streams import (
-    CLOSE_GRACE,
     CancellableStream,
-    Step,
     ThreadedGenerator,
     call_in_thread,
 )
@@ -32,6 +30,7 @@ from ._result import (
     Value,
     as_async_iterator,
     is_awaitable,
+    is_plain,
     is_response,
     is_stream,
 )
@@ -132,8 +131,7 @@ class ModelCall(ModelCase):
         if not self.token.cancelled:
             self.tally.made = max(1, self.tally.made)  # a response that the model made counts, too
             self._books.stage(Event.TOKEN)
-            self._books.answer()
-            self.source.phase = self._books.phase
+            self.source.phase = self._books.answer()
 
     async def complete(self) -> None:
         """The answer was handed to the server, to its last piece.
@@ -141,7 +139,7 @@ class ModelCall(ModelCase):
         No effect if it was cancelled before. An answer that ended before its stream did was no
         whole one, though it may have ended in good order (with an event that says so): it failed.
         """
-        if self.token.cancelled or self._open_book is None:
+        if self.token.cancelled or not self._is_open:
             return
         for output in self._outputs:
             if output.why_partial is not None:
@@ -152,14 +150,13 @@ class ModelCall(ModelCase):
         if not await self._work.wait_idle(PROOF_LIMIT + LAST_LINES):
             self._fail(Reason.ERROR, "its work goes on after its answer")
             return
-        await self._leftovers.aclose()
+        if self._leftovers:
+            await self._leftovers.aclose()
         if not self.source.finish():  # cancelled meanwhile
             return
         self._patience.end()
         self.tally.handed_over = self.tally.made
-        self._books.finish(
-            StopReport(outcome=Outcome.FINISHED, proof=Proof.JOINED, tokens_made=self.tally.made)
-        )
+        self._books.finish(_finished(self.tally.made))
         self._end()
 
     def __enter__(self) -> Self:
@@ -188,11 +185,10 @@ class ModelCall(ModelCase):
         return loaded
 
     async def _run(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        step = Step(current_loop(), CLOSE_GRACE, f"request {self.id}")
         outer = token_var.set(self.token)
         end = self._work.begin()
         try:
-            result = await step.run_under(self._patience.stage.token, work)
+            result = await self._patience.run(work, f"request {self.id}")
             # What came back in spite of the cancel may be half an answer.
             self.token.raise_if_cancelled()
             return result
@@ -260,22 +256,22 @@ class ModelCall(ModelCase):
                 interrupt=self._model_host.options.interrupt_threads,
                 on_end=self._begin(),
             )
-        if is_awaitable(result) and not is_stream(result):
+        if not is_plain(result) and is_awaitable(result) and not is_stream(result):
             result = await result  # the stage lasts as long, and is counted as a whole
         return result
 
     def _sorted(self, result: object) -> Result:
-        if is_response(result):
-            return Answer(result)
-        if is_stream(result):
-            return Stream(self.stream(result))
+        if not is_plain(result):
+            if is_response(result):
+                return Answer(result)
+            if is_stream(result):
+                return Stream(self.stream(result))
         self.tally.made = 1
         return Value(result)
 
     def _enter(self, event: Event) -> None:
         if not self.token.cancelled:
-            self._books.stage(event)
-            self.source.phase = self._books.phase
+            self.source.phase = self._books.stage(event)
 
     # -- the slot ------------------------------------------------------------------------------
 
@@ -299,6 +295,11 @@ class ModelCall(ModelCase):
         """As that, also after the slot was sealed: what is dropped was begun before."""
         tenure = self._tenure
         return (self._work if tenure is None or tenure.over else tenure.work).begin()
+
+
+@lru_cache
+def _finished(tokens: int) -> StopReport:
+    return StopReport(outcome=Outcome.FINISHED, proof=Proof.JOINED, tokens_made=tokens)
 
 
 def _nothing() -> None:

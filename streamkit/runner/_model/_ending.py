@@ -124,7 +124,7 @@ class ModelCase(Case):
             self._failed(reason, detail)
             return
         self._breaking = True
-        self._patience.stage.cancel(reason, detail)  # what of it still runs, runs for nobody
+        self._patience.give_up(reason, detail)
         hold(partial(self._bury, reason, detail), name=f"burying {self.id}", limit=REAP_LIMIT)
 
     async def _bury(self, reason: Reason, detail: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Self
 
 from streamkit._core import CancelSource, CancelToken, Event, Phase, Reason
-from streamkit.engines import Usage
 from streamkit.errors import StreamCancelled
 from streamkit.runner._book import Book
 from streamkit.streams import ThreadedGenerator
@@ -26,19 +25,26 @@ class Tally:
         made: Chunks that came out of the model.
         handed_over: Of those, given to whoever sends them.
         limit: None: a model says of no request how much it may make.
+        prompt_tokens: 0: nobody counts them.
     """
 
-    __slots__ = ("handed_over", "limit", "made")
+    __slots__ = ("handed_over", "limit", "made", "prompt_tokens")
 
     def __init__(self) -> None:
         self.made: int = 0
         self.handed_over: int = 0
         self.limit: int | None = None
+        self.prompt_tokens: int = 0
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> Self:
         """As an engine would say it."""
-        return Usage(handed_over=self.handed_over, discarded=self.made - self.handed_over)
+        return self
+
+    @property
+    def produced(self) -> int:
+        """As an engine would say it."""
+        return self.made
 
 
 class Output:

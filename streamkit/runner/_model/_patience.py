@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
-from streamkit._core import Cancellation, CancelSource, current_loop
+from streamkit._core import Cancellation, CancelSource, Interrupted, Reason, current_loop
+from streamkit.errors import StreamCancelled
+from streamkit.streams import CLOSE_GRACE, Step
+
+R = TypeVar("R")
 
 ASK_GRACE: Final = 2.0
 # seconds; models written for Truss look between two chunks, and abort their engine after the
@@ -12,30 +17,62 @@ ASK_GRACE: Final = 2.0
 
 
 class Patience:
-    """Cancels the stage of a request when the request is: at once, or after the grace.
+    """Cuts the model's code of a request short when that is cancelled: at once, or after the grace.
 
     Attributes:
-        stage: What the model's code hangs on.
         asks: Whether the code that runs asks by itself.
-        told_at: The instant at which the model knew, or its stage was cancelled.
+        told_at: The instant at which the model knew, or was cut short.
     """
 
-    __slots__ = ("_cancellation", "_loop", "asks", "stage", "told_at")
+    __slots__ = ("_cancellation", "_cut", "_loop", "_stage", "_step", "asks", "told_at")
 
     def __init__(self) -> None:
         self._loop = current_loop()
         self._cancellation: Cancellation | None = None
-        self.stage: CancelSource = CancelSource()
+        self._cut = False
+        self._stage: CancelSource | None = None
+        self._step: Step | None = None
         self.asks: bool = False
         self.told_at: float | None = None
+
+    @property
+    def stage(self) -> CancelSource:
+        """What the streams hang on that the model's code has returned."""
+        # Made when the first one does: most requests have none.
+        if self._stage is None:
+            self._stage = CancelSource()
+            if self._cut and (cause := self._cancellation) is not None:
+                self._stage.cancel(cause.reason, cause.detail, cause=cause)
+        return self._stage
+
+    async def run(self, work: Callable[[], Awaitable[R]], subject: str) -> R:
+        """Await ``work()``, and end it when the time is over.
+
+        Raises:
+            StreamCancelled: It was ended, or never called because the cancel came before.
+        """
+        self._raise_if_cut()
+        self._step = step = Step(self._loop, CLOSE_GRACE, subject)
+        try:
+            return await step.run(work())
+        except Interrupted:
+            self._raise_if_cut()
+            raise
+        finally:
+            self._step = None
 
     def cancel(self, cancellation: Cancellation) -> None:
         """The request was cancelled."""
         self._cancellation = cancellation
         if not self.asks:
-            self._cut()
+            self._cut_short()
             return
-        self._loop.call_at(self._loop.now() + ASK_GRACE, self._cut)
+        self._loop.call_at(self._loop.now() + ASK_GRACE, self._cut_short)
+
+    def give_up(self, reason: Reason, detail: str) -> None:
+        """The request has failed: what still runs of it runs for nobody."""
+        if self._stage is not None:
+            self._stage.cancel(reason, detail)
 
     def asked(self) -> bool:
         """The model asks: whether it should stop."""
@@ -46,13 +83,22 @@ class Patience:
 
     def end(self) -> None:
         """Nothing of the model's runs any more."""
-        self.stage.finish()
+        if self._stage is not None:
+            self._stage.finish()
 
-    def _cut(self) -> None:
+    def _cut_short(self) -> None:
         cause = self._cancellation
         assert cause is not None
+        self._cut = True
         self._told()
-        self.stage.cancel(cause.reason, cause.detail, cause=cause)
+        if self._step is not None:
+            self._step.stop()
+        if self._stage is not None:
+            self._stage.cancel(cause.reason, cause.detail, cause=cause)
+
+    def _raise_if_cut(self) -> None:
+        if self._cut and self._cancellation is not None:
+            raise StreamCancelled(self._cancellation)
 
     def _told(self) -> None:
         if self.told_at is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from streamkit.streams import CancellableStream
 
@@ -32,6 +32,16 @@ class Answer:
 
 
 Result: TypeAlias = Value | Stream | Answer
+
+
+_PLAIN: Final = frozenset(
+    {dict, list, tuple, str, bytes, int, float, bool, type(None)},
+)
+
+
+def is_plain(result: object) -> bool:
+    """Whether it is one of the usual values: then nobody need ask what else it might be."""
+    return type(result) in _PLAIN
 
 
 def is_response(result: object) -> bool:

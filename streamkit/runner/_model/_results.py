@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -23,7 +23,7 @@ def dump_json(value: object) -> bytes:
     """
     if isinstance(value, BaseModel):
         return value.model_dump_json().encode()
-    return json.dumps(value, default=_plain).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def dump_binary(value: object) -> bytes:
@@ -47,3 +47,6 @@ def _plain(value: Any) -> object:
         if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):
             return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_ENCODER: Final = json.JSONEncoder(default=_plain)  # json.dumps() would make one for each answer

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from streamkit.errors import ModelDefinitionError
 from streamkit.streams import REQUEST, makes_stream, namespace_of
@@ -57,6 +57,8 @@ class Method:
 
     def bind(self, inputs: object, request: object) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return the arguments to call it with, by position and by keyword."""
+        if self.inputs_name is None and self.request_name is None:
+            return _BY_POSITION[self.takes](inputs, request), {}
         positional: list[object] = []
         by_name: dict[str, object] = {}
         for wanted, name, value in (
@@ -72,6 +74,13 @@ class Method:
         return tuple(positional), by_name
 
 
+_Arguments: TypeAlias = Callable[[object, object], tuple[object, ...]]
+_BY_POSITION: Final[Mapping[Takes, _Arguments]] = {
+    Takes.NOTHING: lambda _, __: (),
+    Takes.INPUTS: lambda inputs, _: (inputs,),
+    Takes.REQUEST: lambda _, request: (request,),
+    Takes.BOTH: lambda inputs, request: (inputs, request),
+}
 _INPUTS: Final = (Takes.INPUTS, Takes.BOTH)
 _REQUEST: Final = (Takes.REQUEST, Takes.BOTH)
 

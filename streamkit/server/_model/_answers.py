@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, NamedTuple, Protocol, Self, cast
 
 from starlette.concurrency import iterate_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +22,7 @@ from streamkit.runner._model import (
     dump_json,
     is_binary,
 )
-from streamkit.server._accept import accepts_events
+from streamkit.server._accept import accepts_events, header
 from streamkit.streams import CancellableStream, drive
 
 from ._chunks import as_json, joined
@@ -33,8 +31,7 @@ from ._inputs import PREDICT
 from ._openai import NAMED, OpenAIStream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class Form(NamedTuple):
     """How one request wants to be answered.
 
     Attributes:
@@ -52,15 +49,14 @@ class Form:
     heartbeat: float | None
 
     @classmethod
-    def of(cls, request: Request, *, method: str, heartbeat: float | None) -> Self:
+    def of(cls, scope: Scope, *, method: str, heartbeat: float | None) -> Self:
         """Read it from the headers, by Truss's rules."""
-        headers = request.headers
         # OpenAI's client says application/json also where it reads a stream.
-        is_openai_client = "openai" in headers.get("user-agent", "").lower()
+        is_openai_client = "openai" in (header(scope, b"user-agent") or "").lower()
         return cls(
-            binary=is_binary(headers.get("content-type")),
-            events=accepts_events(request),
-            whole=headers.get("accept") == "application/json" and not is_openai_client,
+            binary=is_binary(header(scope, b"content-type")),
+            events=accepts_events(scope),
+            whole=header(scope, b"accept") == "application/json" and not is_openai_client,
             method=method,
             heartbeat=heartbeat,
         )

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamkit._core import SCOPE_KEY, Reason, hold
 from streamkit.errors import BadPayload, StreamCancelled
 from streamkit.runner._model import ModelCall, ModelRunner
+from streamkit.server._accept import header
 from streamkit.server._visit import VISIT_KEY, Visit
 from streamkit.server.settings import Settings
 
@@ -68,6 +69,8 @@ class Endpoint:
             # answer stays incomplete, and the connection ends un-cleanly.
             if not (owner.gone or owner.response_started):
                 await _tell(error, scope, receive, send, call)
+        finally:
+            call.on_given_up = None  # it names the call: a circle, which only a collection opens
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, call: ModelCall) -> None:
         request = ModelRequest(scope, receive, send, call)
@@ -97,14 +100,14 @@ class Endpoint:
         body = await request.read(self._settings)
         if self._runner.not_ready() is not None:
             raise not_ready()
-        kind = request.headers.get("content-type")
+        kind = header(request.scope, b"content-type")
         inputs = await self._inputs.read(self._method, body, kind, call.token)
         call.admit()
         if self._method == PREDICT:
             result = await call.predict(inputs, request)
         else:
             result = await call.method(self._method, inputs, request)
-        form = Form.of(request, method=self._method, heartbeat=self._settings.heartbeat)
+        form = Form.of(request.scope, method=self._method, heartbeat=self._settings.heartbeat)
         return await response_to(result, call, form)
 
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from streamkit._core import SCOPE_KEY, Listener, cancel_scope
+from streamkit._core import SCOPE_KEY, Listener
 from streamkit.runner._model import ModelCall
 from streamkit.server._body import read_body
 from streamkit.server.settings import Settings
@@ -47,8 +47,7 @@ class ModelRequest(Request):
             ClientDisconnect, StreamCancelled: Nobody waits for the answer any more.
         """
         try:
-            with cancel_scope(self._call.token):
-                self._body = await read_body(self, settings)
+            self._body = await read_body(self, settings, self._call.token)
         except HTTPException as error:
             raise ClientError(error.status_code, error.detail, error.headers) from None
         return self._body

@@ -60,7 +60,7 @@ class ModelRoutes:
             Route(path, self._endpoint(method), methods=["POST"]) for path, method in RUN.items()
         ]
         websocket = WebSocketRoute(WEBSOCKET, ModelSocket(self._runner))
-        return [*self._look.routes(), *run, websocket]
+        return [*run, *self._look.routes(), websocket]  # a router tries them in this order
 
     def _endpoint(self, method: str) -> Endpoint:
         return Endpoint(self._runner, self._settings, self._inputs, method)
