@@ -24,9 +24,12 @@ class Plan:
         seconds: Of each download.
         leaves: In each phase and round.
         idle: Streams that are held.
+        watch: Seconds in which their CPU is looked at.
         crowd: Streams that are open at once.
         calls: Requests in each round.
         starts: Processes whose start is timed.
+        largest: Size up to which growth is followed.
+        slow_rounds: Of growth and of the whole system, where a turn takes half a minute.
         clients: Of the whole system.
     """
 
@@ -34,14 +37,19 @@ class Plan:
     seconds: float = 1.0
     leaves: int = 100
     idle: int = 1_000
+    watch: float = 5.0
     crowd: int = 10_000
     calls: int = 3_000
     starts: int = 20
     clients: int = 1_000
+    largest: int = 1_000_000
+    slow_rounds: int = 3
 
 
 LONG = Plan()
-SHORT = Plan(rounds=3, seconds=0.4, leaves=40, calls=1_000, starts=9)
+SHORT = Plan(
+    rounds=3, seconds=0.3, leaves=30, watch=2.0, calls=1_000, starts=9, largest=1_000, slow_rounds=1
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,14 @@ class Bench:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def rounds(self, *shapes: str, among: Sequence[str] = ()) -> Iterator[Round]:
+    def rounds(
+        self, *shapes: str, among: Sequence[str] = (), slow: bool = False
+    ) -> Iterator[Round]:
         """Fresh servers for all that have one of the shapes, as often as the plan says."""
+        count = self.plan.slow_rounds if slow else self.plan.rounds
         for group in self.groups(shapes, among):
             label = next((peer.group for peer in group if peer.group), "")
-            for number in range(self.plan.rounds):
+            for number in range(count):
                 self.watch.look()
                 able = [peer for peer in group if peer.name not in self.left_out]
                 with running(able, self.left_out) as servers:

@@ -12,14 +12,17 @@ from pathlib import Path
 from benchmarks import output, report
 from benchmarks.bench import LONG, SHORT, Bench
 from benchmarks.client import raise_file_limit
-from benchmarks.measures import leaving, requests, start, tokens
+from benchmarks.measures import growth, idle, leaving, requests, start, system, tokens
 from benchmarks.noise import TooNoisy, Watch
 from benchmarks.peers import PEERS, QUICK
 
 MEASURES = {
     "tokens": tokens.measure,
     "leaving": leaving.measure,
+    "idle": idle.measure,
     "requests": requests.measure,
+    "growth": growth.measure,
+    "system": system.measure,
     "start": start.measure,
 }
 NOISY = 3  # exit status
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     plan = SHORT if options.short else LONG
     if options.rounds:
-        plan = replace(plan, rounds=options.rounds)
+        plan = replace(plan, rounds=options.rounds, slow_rounds=options.rounds)
     peers = options.peers or (QUICK if options.short else list(PEERS))
     bench = Bench(plan, Watch(tolerant=options.even_if_noisy), peers)
     raise_file_limit()

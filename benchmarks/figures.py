@@ -62,11 +62,13 @@ class Figure:
         name: Unique; ``measure: what``.
         unit: As it is printed.
         more: Whether more is better.
+        detail: Whether it is a point of a curve, which is plotted and not a table of its own.
     """
 
     name: str
     unit: str
     more: bool = False
+    detail: bool = False
 
 
 class Figures:

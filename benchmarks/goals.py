@@ -9,9 +9,11 @@ from typing import Final, Literal
 from benchmarks.figures import Figures, Summary
 from benchmarks.peers import (
     BARE,
+    ENGINE,
     FASTAPI,
     OUR_BYTES,
     OURS,
+    RUNS_ON,
     SERVE,
     SERVE_SYNC,
     SHIPPED,
@@ -116,9 +118,36 @@ def _requests() -> Iterator[Bound]:
         yield Bound(5, f"{name}: rate", "×", 5, least=True, other=truss, peer=shipped)
 
 
+def _idle() -> Iterator[Bound]:
+    yield Bound(4, "1,000 idle streams: memory", "×", 1.0, other=STARLETTE)
+    yield Bound(4, "1,000 idle streams: CPU", "more by", 0.5)
+    yield Bound(4, "10,000 streams at once: open", "value", 10_000, least=True)
+
+
+def _growth() -> Iterator[Bound]:
+    for kind in ("streams", "tokens", "cancels"):
+        yield Bound(6, f"growth with {kind}: exponent", "value", 1.05)
+    for peer in (OURS, SERVE):
+        yield Bound(6, "growth with requests in flight: exponent", "value", 1.05, peer=peer)
+
+
+def _system() -> Iterator[Bound]:
+    crowd = "1,000 clients, 30% leave"
+    yield Bound(7, f"{crowd}: survivors", "×", 1.0, least=True, other=RUNS_ON, peer=ENGINE)
+    yield Bound(7, f"{crowd}: made after a leave", "value", 1.0, peer=ENGINE)
+
+
 def _start() -> Iterator[Bound]:
     yield Bound(8, "start: a process that imports it", "more by", 60, other="python")
     yield Bound(8, "start: until it is ready", "value", 1, peer=SERVE)
 
 
-BOUNDS: Final = (*_tokens(), *_leaving(), *_requests(), *_start())
+BOUNDS: Final = (
+    *_tokens(),
+    *_leaving(),
+    *_idle(),
+    *_requests(),
+    *_growth(),
+    *_system(),
+    *_start(),
+)

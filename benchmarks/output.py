@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import plots, report
 from benchmarks.bench import Bench
 from benchmarks.machine import machine
+from benchmarks.measures import growth
 
 PLOTTED = {
     "tokens": "ready, one stream: rate",
@@ -74,4 +76,19 @@ def _draw(bench: Bench, folder: Path) -> list[str]:
         unit = bench.figures.known[figure].unit
         (folder / f"{name}.svg").write_text(plots.bars(figure, unit, known))
         drawn.append(name)
-    return drawn
+    return [*drawn, *_draw_curves(bench, folder)]
+
+
+def _draw_curves(bench: Bench, folder: Path) -> Iterator[str]:
+    for kind, (_, sizes, _) in growth.KINDS.items():
+        curves = {peer: _curve(bench, kind, sizes, peer) for peer in growth.WHO}
+        if known := {peer: curve for peer, curve in curves.items() if curve}:
+            name = f"growth-{kind.replace(' ', '-')}"
+            plot = plots.lines(f"growth with {kind}", (kind, "CPU of the server, ms"), known)
+            (folder / f"{name}.svg").write_text(plot)
+            yield name
+
+
+def _curve(bench: Bench, kind: str, sizes: Sequence[int], peer: str) -> list[tuple[float, float]]:
+    found = ((size, bench.figures.of(growth.point_name(kind, size), peer)) for size in sizes)
+    return [(size, summary.median) for size, summary in found if summary]

@@ -11,8 +11,9 @@ UVICORN: Final = (
     "--no-access-log", "--log-level", "error", "--backlog", "16384", "--port", "{port}",
 )  # fmt: skip
 STREAMS: Final = frozenset({"ready", "steps", "bursts", "decode", "prefill", "queued", "idle"})
-CALLS: Final = frozenset({"call", "unary"})
+CALLS: Final = frozenset({"call", "unary", "together"})
 SYNC: Final = frozenset({"ready_sync", "decode_sync"})
+_SILENT: Final = ("--access-log", "off")
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,19 @@ SERVE: Final = "streamkit serve"  # without an access log, as the uvicorns besid
 SERVE_SYNC: Final = "streamkit serve, sync"
 SHIPPED: Final = "streamkit serve, as shipped"  # beside Truss, which logs each request, too
 SHIPPED_SYNC: Final = "streamkit serve, as shipped, sync"
+ENGINE: Final = "streamkit serve, engine"
+RUNS_ON: Final = "an engine that is not told"
 TRUSS: Final = "Truss"
 TRUSS_SYNC: Final = "Truss, sync"
 
 _MODELS: Final = "{root}/benchmarks/apps/models/"
+_ENGINE: Final = (
+    "streamkit", "serve", "--port", "{port}", "--max-queued", "4000", *_SILENT,
+    "--engine-option", "slots=50", "--engine-option", "step_ms=10",
+)  # fmt: skip
 _PREDICT: Final = frozenset({"predict"})
 _PREDICT_SYNC: Final = frozenset({"predict_sync"})
-_SILENT: Final = ("--access-log", "off")
-_STREAMING_MODEL: Final = _PREDICT | (STREAMS - {"steps", "bursts", "queued"}) | {"unary"}
+_STREAMING_MODEL: Final = _PREDICT | {"ready", "decode", "prefill", "idle", "unary"}
 _SYNC_MODEL: Final = _PREDICT_SYNC | SYNC
 
 PEERS: Final = {
@@ -96,13 +102,17 @@ PEERS: Final = {
         _uvicorn(SSE_STARLETTE, "sse_starlette", STREAMS | SYNC),
         _uvicorn(FASTAPI, "fastapi", STREAMS | CALLS | _PREDICT | _PREDICT_SYNC | {"ready_sync"}),
         _uvicorn(POLLING, "polling", STREAMS | CALLS),
-        _serve(SERVE, "awaited", _PREDICT, *_SILENT),
+        _serve(SERVE, "awaited", _PREDICT | {"together"}, *_SILENT),
         _serve(SERVE_SYNC, "threaded", _PREDICT_SYNC, *_SILENT),
+        Peer(ENGINE, _ENGINE, frozenset({"generate"})),
+        _uvicorn(RUNS_ON, "runs_on", frozenset({"generate"})),
         _serve(SHIPPED, "awaited", _STREAMING_MODEL, group="Truss"),
         _serve(SHIPPED_SYNC, "threaded", _SYNC_MODEL, group="Truss"),
         _truss(TRUSS, "awaited", _STREAMING_MODEL),
         _truss(TRUSS_SYNC, "threaded", _SYNC_MODEL),
     )
 }
-QUICK: Final = (BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE, FASTAPI, SERVE, SERVE_SYNC)
+QUICK: Final = (
+    BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE, FASTAPI, SERVE, SERVE_SYNC, ENGINE, RUNS_ON
+)  # fmt: skip
 BASELINES: Final = (BARE, OURS)  # take turns with each heavy peer, too

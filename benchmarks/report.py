@@ -49,6 +49,8 @@ def verdict(bound: Bound, found: Summary | None) -> Sequence[str]:
 def figures(measured: Figures) -> Iterator[str]:
     """A table for each figure: the contenders, and how many times of ours each is."""
     for figure in measured.known.values():
+        if figure.detail:
+            continue
         rows = []
         for peer in measured.peers(figure.name):
             summary = measured.of(figure.name, peer)
@@ -56,7 +58,12 @@ def figures(measured: Figures) -> Iterator[str]:
             assert summary is not None
             times = f"{number(ratio.median)} ×" if ratio else ""
             rows.append((peer, number(summary.median), f"± {summary.spread:.0%}", times))
-        head = (f"{figure.name}, {figure.unit}", "median", "spread", f"of {OURS}")
+        head = (
+            f"{figure.name}, {figure.unit}".removesuffix(", "),
+            "median",
+            "spread",
+            f"of {OURS}",
+        )
         yield "\n".join(table(head, rows))
 
 

@@ -22,13 +22,13 @@ async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> 
         return
     shape = scope["path"].rpartition("/")[2]
     query = dict(parse_qsl(scope["query_string"].decode()))
-    row = int(query.get("row", 0))
+    row, n = int(query["row"]), int(query["n"])
     if shape == "call":  # over before anybody can leave: the limit of a request
-        await answer(source.call(row), send)
+        await answer(source.call(row, n), send)
     elif shape in source.CALLS:
-        await until_gone(answer(source.CALLS[shape](row), send), receive)
+        await until_gone(answer(source.CALLS[shape](row, n), send), receive)
     else:
-        await until_gone(stream(source.STREAMS[shape](row, int(query["n"])), send), receive)
+        await until_gone(stream(source.STREAMS[shape](row, n), send), receive)
 
 
 async def until_gone(work: Awaitable[None], receive: Receive) -> None:

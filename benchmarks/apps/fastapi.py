@@ -26,8 +26,8 @@ async def stream(shape: str, row: int, n: int) -> AsyncIterable[ServerSentEvent]
 
 
 @app.post("/calls/{shape}")
-async def answer(shape: str, row: int = 0) -> dict[str, str]:
-    return {"text": await source.CALLS[shape](row)}
+async def answer(shape: str, row: int, n: int) -> dict[str, str]:
+    return {"text": await source.CALLS[shape](row, n)}
 
 
 @app.post("/predict")

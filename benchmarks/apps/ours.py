@@ -26,13 +26,13 @@ CALLS: dict[str, Any] = {shape: cancellable(work) for shape, work in source.CALL
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     _, kind, shape = scope["path"].split("/")
     query = dict(parse_qsl(scope["query_string"].decode()))
-    row = int(query.get("row", 0))
+    row, n = int(query["row"]), int(query["n"])
     if kind == "calls":
-        await bare.answer(CALLS[shape](row), send)
+        await bare.answer(CALLS[shape](row, n), send)
     elif kind == "events":
-        await EventStream(GENERATORS[shape](row, int(query["n"])))(scope, receive, send)
+        await EventStream(GENERATORS[shape](row, n))(scope, receive, send)
     else:
-        tokens = GENERATORS[shape](row, int(query["n"]), EVENT)
+        tokens = GENERATORS[shape](row, n, EVENT)
         stream = ByteStream(tokens, media_type="text/event-stream")
         await stream(scope, receive, send)
 

@@ -37,8 +37,9 @@ async def stream(request: Request) -> Response:
 
 
 async def answer(request: Request) -> Response:
-    row = int(request.query_params.get("row", 0))
-    work = asyncio.ensure_future(source.CALLS[request.path_params["shape"]](row))
+    query = request.query_params
+    make = source.CALLS[request.path_params["shape"]]
+    work = asyncio.ensure_future(make(int(query["row"]), int(query["n"])))
 
     async def poll() -> None:
         while not await request.is_disconnected():  # noqa: ASYNC110 - the pattern is this

@@ -48,23 +48,22 @@ class _Engine:
     """Makes tokens for all streams at once, step by step, as an engine's output loop does."""
 
     def __init__(self) -> None:
-        self.streams: list[asyncio.Queue[str]] = []
+        self.streams: dict[asyncio.Queue[str], list[str]] = {}
 
     async def generate(self, n: int, token: str, burst: int) -> AsyncGenerator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue()
-        queue.burst = [token] * burst  # type: ignore[attr-defined]
         if not self.streams:
             asyncio.get_running_loop().call_later(ENGINE_STEP, self._step)
-        self.streams.append(queue)
+        self.streams[queue] = [token] * burst
         try:
             for _ in range(n):
                 yield await queue.get()
         finally:
-            self.streams.remove(queue)
+            del self.streams[queue]
 
     def _step(self) -> None:
-        for queue in self.streams:
-            for token in queue.burst:  # type: ignore[attr-defined]
+        for queue, burst in self.streams.items():
+            for token in burst:
                 queue.put_nowait(token)
         if self.streams:
             asyncio.get_running_loop().call_later(ENGINE_STEP, self._step)
@@ -135,15 +134,40 @@ def decode_sync(row: int, n: int, token: str = TOKEN) -> Generator[str]:
             time.sleep(0.001)
 
 
-async def unary(row: int) -> str:
+async def unary(row: int, n: int) -> str:
     """An answer that takes long."""
     with noted(row):
         await asyncio.sleep(LONG)
         return TOKEN
 
 
-async def call(row: int) -> str:
+async def call(row: int, n: int) -> str:
     """An answer that is ready: what is measured is everything around it."""
+    return TOKEN
+
+
+class _Gate:
+    """Opens when so many wait before it."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Event] = []
+
+    async def wait_for(self, n: int) -> None:
+        event = asyncio.Event()
+        self._waiting.append(event)
+        if len(self._waiting) == n:
+            for waiting in self._waiting:
+                waiting.set()
+            self._waiting = []
+        await event.wait()
+
+
+_gate = _Gate()
+
+
+async def together(row: int, n: int) -> str:
+    """Waits until so many requests are in flight; then all are answered."""
+    await _gate.wait_for(n)
     return TOKEN
 
 
@@ -153,4 +177,6 @@ STREAMS: dict[str, Callable[..., AsyncGenerator[str]]] = {
 SYNC_STREAMS: dict[str, Callable[..., Generator[str]]] = {
     make.__name__: make for make in (ready_sync, decode_sync)
 }
-CALLS: dict[str, Callable[[int], Awaitable[str]]] = {make.__name__: make for make in (unary, call)}
+CALLS: dict[str, Callable[[int, int], Awaitable[str]]] = {
+    make.__name__: make for make in (unary, call, together)
+}

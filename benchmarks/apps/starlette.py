@@ -22,8 +22,9 @@ async def stream(request: Request) -> Response:
 
 
 async def answer(request: Request) -> Response:
-    row = int(request.query_params.get("row", 0))
-    return JSONResponse({"text": await source.CALLS[request.path_params["shape"]](row)})
+    query = request.query_params
+    work = source.CALLS[request.path_params["shape"]](int(query["row"]), int(query["n"]))
+    return JSONResponse({"text": await work})
 
 
 app = Starlette(

@@ -10,8 +10,9 @@ from benchmarks import output, plots, report
 from benchmarks.bench import SHORT, Bench
 from benchmarks.figures import NEVER, Figure, Summary
 from benchmarks.goals import BOUNDS, GOALS, Bound
+from benchmarks.measures import growth, start
 from benchmarks.noise import Watch
-from benchmarks.peers import BARE, OURS
+from benchmarks.peers import BARE, OURS, PEERS
 
 RATE = Figure("ready, one stream: rate", "tokens/s", more=True)
 
@@ -89,3 +90,20 @@ def test_a_page_without_marks_is_left_alone():
 )
 def test_a_plot_is_well_formed(svg: str):
     ET.fromstring(svg)
+
+
+def test_growth_is_drawn_from_its_points(bench: Bench, tmp_path: Path):
+    for size in (1, 10, 100):
+        figure = Figure(growth.point_name("cancels", size), "ms", detail=True)
+        bench.figures.add(figure, OURS, "0", 0.3 * size)
+
+    output.write(bench, 1.0, tmp_path)
+
+    assert "polyline" in (tmp_path / "growth-cancels.svg").read_text()
+    assert "CPU at 10" not in (tmp_path / "README.md").read_text()
+
+
+def test_every_bound_is_about_contenders_that_there_are():
+    others = {bound.other for bound in BOUNDS if bound.kind != "value"} - {start.NOTHING}
+
+    assert {bound.peer for bound in BOUNDS} | others <= set(PEERS)

@@ -5,9 +5,9 @@ from benchmarks.apps import source
 
 class Model:
     async def predict(self, inputs):
-        shape, row = inputs["shape"], inputs["row"]
+        shape, row, n = inputs["shape"], inputs["row"], inputs["n"]
         if shape == "predict":
-            return {"doubled": 2 * inputs["n"]}
+            return {"doubled": 2 * n}
         if shape in source.CALLS:
-            return {"text": await source.CALLS[shape](row)}
-        return source.STREAMS[shape](row, inputs["n"])
+            return {"text": await source.CALLS[shape](row, n)}
+        return source.STREAMS[shape](row, n)
