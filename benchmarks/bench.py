@@ -28,7 +28,7 @@ class Plan:
         crowd: Streams that are open at once.
         calls: Requests in each round.
         starts: Processes whose start is timed.
-        largest: Size up to which growth is followed.
+        sizes: Sizes that growth is followed through, from small to large.
         slow_rounds: Of growth and of the whole system, where a turn takes half a minute.
         clients: Of the whole system.
     """
@@ -42,13 +42,13 @@ class Plan:
     calls: int = 3_000
     starts: int = 20
     clients: int = 1_000
-    largest: int = 1_000_000
+    sizes: int = 5
     slow_rounds: int = 3
 
 
 LONG = Plan()
 SHORT = Plan(
-    rounds=3, seconds=0.3, leaves=30, watch=2.0, calls=1_000, starts=9, largest=1_000, slow_rounds=1
+    rounds=3, seconds=0.3, leaves=30, watch=2.0, calls=1_000, starts=9, sizes=4, slow_rounds=1
 )
 
 

@@ -36,8 +36,7 @@ def _grow(
     once: Callable[[Server, int], None],
 ) -> None:
     once(server, 10)  # warm
-    sizes = [size for size in sizes if size <= bench.plan.largest]
-    points = [(size, _cost(server, size, once)) for size in sizes]
+    points = [(size, _cost(server, size, once)) for size in sizes[: bench.plan.sizes]]
     for size, cost in points:
         figure = Figure(point_name(kind, size), "ms", detail=True)
         bench.add(figure, server, turn, cost * 1_000)

@@ -62,14 +62,14 @@ def test_numbers_have_three_digits_that_count(value: float, shown: str):
 
 def test_a_page_keeps_what_people_wrote(bench: Bench, tmp_path: Path):
     page = tmp_path / "README.md"
-    page.write_text("# Above\n<!-- generated -->\nold\n<!-- end -->\nbelow\n")
+    page.write_text("# Above\n<!-- generated -->\nstale\n<!-- end -->\nbelow\n")
 
     output.write(bench, 1.0, tmp_path)
 
     text = page.read_text()
     assert text.startswith("# Above\n")
     assert text.endswith("<!-- end -->\nbelow\n")
-    assert "old" not in text
+    assert "stale" not in text
     assert "| bare ASGI" in text
     assert "(tokens.svg)" in text
     assert (tmp_path / "tokens.svg").exists()
