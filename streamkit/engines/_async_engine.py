@@ -79,7 +79,8 @@ class AsyncEngine(EngineBase):
 
         Cancellation:
             A cancel of the generation ends it at its ``await`` with the event loop's cancellation,
-            once; its ``finally`` may await.
+            once; its ``finally`` may await. One that comes to its end by itself at that moment may
+            be struck in its ``finally`` instead.
         """
 
     def check(self, request: GenerationRequest) -> None:

@@ -39,15 +39,15 @@ class BoundedOutbox(Outbox):
     def take(self) -> Chunk:
         """Hand over what came first; there must be something."""
         chunk = super().take()
-        self._make_room()
+        self.make_room()
         return chunk
 
-    def clear(self) -> None:
-        """Nobody reads any more."""
-        super().clear()
-        self._make_room()
+    def make_room(self) -> None:
+        """Have the writer look again.
 
-    def _make_room(self) -> None:
+        Not where the outbox is cleared: a writer that is about to be interrupted should wait for
+        that where it is, and not go on for a moment, to be struck in the middle of its cleanup.
+        """
         if self._room is not None:
             self._room.set()
             self._room = None

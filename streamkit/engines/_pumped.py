@@ -192,6 +192,8 @@ class PumpedRun(EngineRun):
 
     async def _stop(self, answer: Awaitable[object] | None) -> None:
         if self._drain:
+            if self._unread is not None:
+                self._unread.make_room()
             await self._guard(answer)
             await self._wait_pump(self._drain)
         await self._close()

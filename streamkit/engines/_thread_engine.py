@@ -99,9 +99,11 @@ class ThreadEngine(AsyncEngine):
                 for chunk in batch:
                     yield chunk
         finally:
-            await threaded.aclose()
-            if seat not in self._seats:  # the thread may have left before the cancel
-                job.proved(Proof.JOINED)
+            try:
+                await threaded.aclose()
+            finally:  # also where the cancel strikes just this await
+                if seat not in self._seats:  # the thread may have left before the cancel
+                    job.proved(Proof.JOINED)
 
     def _start(self, seat: _Seat) -> ThreadedGenerator[Chunk]:
         def left() -> None:
