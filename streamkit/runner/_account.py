@@ -35,7 +35,8 @@ class Account(NamedTuple):
         detail: One human sentence about that, or empty.
         cancelled_in: The phase in which it was cut short, or None.
         detected_after: Seconds from its arrival until its token was cancelled, or None.
-        told_after: Seconds from there until the engine was told to abort, or None.
+        told_after: Seconds from there until the engine was told to abort, or None. A request that
+            ended at a stop string has no reason, and this and what follows count from there.
         proved_after: Seconds from the cancel until the engine was proved to have stopped, or None.
         proof: The strongest proof of stop that there is, or None.
         steps: The rungs of the ladder that the proof took.
@@ -63,6 +64,12 @@ class Account(NamedTuple):
     proof: Proof | None = None
     steps: tuple[str, ...] = ()
     misbehaviour: Misbehaviour | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the engine was given up, and has not proved to this moment that it stopped."""
+        reported = "report" in self.steps and self.proved_after is None
+        return self.phase is Phase.QUARANTINED or reported
 
 
 class Sums(NamedTuple):
@@ -119,7 +126,7 @@ class Totals:
         running: Started and not ended.
         ended: Sums by how requests ended.
         live: Sums over those that run.
-        quarantined: Cancelled requests whose stop the engine has not proved to this moment.
+        quarantined: Requests whose stop the engine has not proved to this moment.
         violations: Times that books did not balance.
     """
 

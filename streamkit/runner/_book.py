@@ -103,6 +103,11 @@ class Book:
         handing_over = self._offered_at is not None and self._phase is Phase.DECODE
         return Phase.SENDING if handing_over else self._phase
 
+    @property
+    def unproved(self) -> bool:
+        """Whether the engine was given up, and has not proved to this moment that it stopped."""
+        return self._report is not None and not self._report.stopped
+
     # -- as things happen ----------------------------------------------------------------------
 
     def opened(self, maker: Maker) -> None:
@@ -151,17 +156,18 @@ class Book:
     def settle(self, report: StopReport | None) -> None:
         """The engine is proved to have stopped, or was given up; None when it was never asked."""
         self._report = report
-        stopped = report is None or report.stopped
-        self._enter(Event.PROVE if stopped else Event.GIVE_UP)
+        if self._phase is Phase.FINISHED:  # at a stop string; the engine has let go of it at last
+            return
+        self._enter(Event.GIVE_UP if self.unproved else Event.PROVE)
         if self._closed_at is None:  # else it was given up before, and the proof came late
             self._closed_at = self._since
 
-    def finish(self, report: StopReport) -> None:
-        """Its answer went out whole."""
+    def finish(self, report: StopReport, *, dropped: int = 0) -> None:
+        """Its answer went out whole; so many tokens came after its end."""
         assert self._maker is not None
         self._report = report
         self._stop_sending()
-        self.delivered = self._maker.usage.handed_over
+        self.delivered = self._maker.usage.handed_over - dropped
         self._enter(Event.FINISH)
         self._closed_at = self._since
 
@@ -209,8 +215,8 @@ class Book:
     def _cut_short(self) -> dict[str, Any]:
         """What an account says of a cancel."""
         report, cancellation = self._report, self._cancellation
-        if cancellation is None:
-            return {}
+        if cancellation is None:  # it ended at a stop string, or the engine was never told
+            return {} if report is None else _stopped_early(report)
         # The engine's report counts from our token; the cause may lie in an outer one.
         late = cancellation.at - cancellation.root.at
         return {
@@ -226,7 +232,7 @@ class Book:
         if counted is None:
             return usage.produced
         # One that was given up may go on: its count is as old as the report, what came out is not.
-        return max(counted, usage.produced) if self._phase is Phase.QUARANTINED else counted
+        return max(counted, usage.produced) if self.unproved else counted
 
     def _saved(self, made: int) -> int:
         # What ended by itself before the cancel came had nothing left to save.
@@ -266,6 +272,10 @@ class Book:
 
 
 _NOTHING: Final = Usage()
+
+
+def _stopped_early(report: StopReport) -> dict[str, Any]:
+    return {"told_after": report.told_after, "proved_after": report.stopped_after}
 
 
 def _plus(seconds: float, other: float | None) -> float | None:

@@ -79,7 +79,7 @@ class Case:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._is_open or self.token.cancelled:
+        if not self._is_open or self.token.cancelled or self.token.finished:
             return
         if isinstance(exc, StreamCancelled):  # only its stream, or its generation, was cancelled
             cause = exc.cancellation
@@ -119,6 +119,7 @@ class Case:
         self._books.fail(reason, why, None)
         account = self._host.ledger.refuse(self._books, why)
         self._host.in_flight.drop(self)
+        self._is_open = False
         self._tell(account)
 
     def _close(self, account: Account, *, keep: bool = False) -> None:
@@ -135,7 +136,6 @@ class Case:
         self._is_open = False
 
     def _tell(self, account: Account) -> None:
-        self._is_open = account.phase is Phase.QUARANTINED
         if self._on_closed is not None:
             self._on_closed(account)
 

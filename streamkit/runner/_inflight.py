@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from streamkit._core import Phase, Reason
+from streamkit._core import Reason
 
 from ._account import Account
 
@@ -131,7 +131,7 @@ class InFlight:
         if request_id in self._calls:
             return True
         ended = self._ended.get(request_id)
-        return ended is not None and ended.phase is Phase.QUARANTINED
+        return ended is not None and ended.given_up
 
     def _remember(self, account: Account) -> None:
         self._ended.pop(account.id, None)

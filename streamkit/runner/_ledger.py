@@ -66,7 +66,7 @@ class Ledger:
         ending = _ending(account)
         self._ended[ending] = self._ended.get(ending, _NONE).plus(account)
         self._by_outcome[ending.outcome] += 1
-        if account.phase is Phase.QUARANTINED:
+        if book.unproved:
             self._quarantined[book] = account
         self._check_requests()
         return account

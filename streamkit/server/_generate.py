@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from streamkit._core import SCOPE_KEY, Reason
 from streamkit.asgi import ByteStream, EventStream
-from streamkit.engines import GenerationRequest
+from streamkit.engines import Chunk, GenerationRequest
 from streamkit.runner import Call, EngineRunner, Output
 
 from ._accept import accepts_events
@@ -107,17 +107,20 @@ def _summary(call_id: str, output: Output) -> dict[str, Any]:
     }
 
 
-def _whole(call_id: str, texts: list[str], output: Output) -> dict[str, Any]:
+def _whole(call_id: str, choices: list[Chunk], output: Output) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "id": call_id,
-        "text": texts[0] if texts else "",
+        "text": choices[0].text if choices else "",
         "finish_reason": output.finish_reason,
         "usage": _usage(output),
     }
-    if len(texts) > 1:
-        reasons = output.finish_reasons
+    if len(choices) > 1:
         answer["choices"] = [
-            {"index": index, "text": text, "finish_reason": reasons.get(index, "stop")}
-            for index, text in enumerate(texts)
+            {
+                "index": choice.index,
+                "text": choice.text,
+                "finish_reason": choice.finish_reason or "stop",
+            }
+            for choice in choices
         ]
     return answer
