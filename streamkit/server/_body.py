@@ -32,12 +32,21 @@ async def read_model(request: Request, model: type[M], settings: Settings, token
     Cancellation:
         Stops reading.
     """
-    _check_type(request)
-    body = await read_body(request, settings, token)
+    body = await read_json(request, settings, token)
     try:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise HTTPException(400, _explain(error)) from None
+        raise HTTPException(400, explain(error)) from None
+
+
+async def read_json(request: Request, settings: Settings, token: CancelToken) -> bytes:
+    """Return a body that is declared as JSON, or not at all; raises as :func:`read_model` does.
+
+    Cancellation:
+        Stops reading.
+    """
+    _check_type(request)
+    return await read_body(request, settings, token)
 
 
 async def read_body(request: Request, settings: Settings, token: CancelToken) -> bytes:
@@ -126,7 +135,8 @@ def _check_type(request: Request) -> None:
         raise HTTPException(415, f"JSON is sent as UTF-8, got {declared!r}")
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong, field by field."""
     problems = error.errors(include_url=False, include_context=False)
     shown = [_line(each["loc"], each["type"], each["msg"]) for each in problems[:_SHOWN]]
     more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
@@ -138,5 +148,14 @@ def _line(location: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"the body is not valid JSON: {message.removeprefix('Invalid JSON: ')}"
     if kind == "extra_forbidden":
         message = "there is no such field"
-    path = ".".join(str(part) for part in location)[:_PATH_SHOWN] or "the body"
+    path = _path(location) or "the body"
     return f"{path}: {message[0].lower()}{message[1:]}"
+
+
+def path_of(error: ValidationError) -> str | None:
+    """The first field that is wrong; None when it is the body."""
+    return _path(error.errors(include_url=False)[0]["loc"]) or None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)[:_PATH_SHOWN]

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamkit._core import SCOPE_KEY
@@ -28,6 +28,24 @@ _TYPES: Final = {
     413: "body_too_large",
     415: "unsupported_media_type",
 }
+
+
+class InvalidRequest(HTTPException):
+    """The client has to send another request: the error says which field is wrong, as OpenAI's do.
+
+    Args:
+        message: What is wrong.
+        param: The field, or None.
+        code: OpenAI's code for it, if it has one.
+        status: HTTP status.
+    """
+
+    def __init__(
+        self, message: str, *, param: str | None, code: str | None = None, status: int = 400
+    ) -> None:
+        super().__init__(status, message)
+        self.param = param
+        self.code = code or _TYPES[400]
 
 
 class Problems:
@@ -57,6 +75,10 @@ class Problems:
 
 
 def _answer_to(error: Exception) -> Response:
+    if isinstance(error, InvalidRequest):
+        said = {"message": error.detail, "type": _TYPES[400]}
+        content = {"error": {**said, "param": error.param, "code": error.code}}
+        return JSONResponse(content, status_code=error.status_code)
     if isinstance(error, HTTPException):
         kind = _TYPES.get(error.status_code, "error")
         return problem(error.status_code, _text_of(error), type=kind, headers=error.headers)

@@ -11,6 +11,7 @@ from streamkit.engines import Engine
 from streamkit.runner import EngineRunner, Runner
 
 from ._generate import Generate
+from ._openai import openai_routes
 from .settings import Settings
 
 
@@ -53,7 +54,7 @@ class Service(Protocol):
 
 
 class EngineService:
-    """One engine behind ``POST /generate``."""
+    """One engine behind ``POST /generate`` and OpenAI's routes."""
 
     __slots__ = ("_settings", "pings", "runner")
 
@@ -68,8 +69,9 @@ class EngineService:
         )
 
     def routes(self) -> list[BaseRoute]:
-        """The one."""
-        return [Route("/generate", Generate(self.runner, self._settings), methods=["POST"])]
+        """The plain one, and OpenAI's."""
+        generate = Route("/generate", Generate(self.runner, self._settings), methods=["POST"])
+        return [generate, *openai_routes(self.runner, self._settings)]
 
     async def start(self) -> None:
         """An engine runs already."""

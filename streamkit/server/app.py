@@ -54,7 +54,7 @@ class Application:
         self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
         routes: list[BaseRoute] = [*service.routes(), *Inspect(self.runner, self.metrics).routes()]
         self._paths: dict[object, str] = {
-            route.endpoint: route.path
+            route.endpoint: route.path_format
             for route in routes
             if isinstance(route, Route | WebSocketRoute)
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from streamkit.server._metrics import FAMILIES, TIMINGS
 from streamkit.server.app import Application
 from streamkit.server.settings import Settings, flag_of
 from streamkit.testing import Exchange
+from tests.server.serving import serving
 
 from .conftest import ServeModel
 from .pages import Page
@@ -215,3 +218,30 @@ async def test_sync_code_stops_as_the_page_says(
     blocked = [line for line in said if "keeps its cancel waiting" in line]
     shown = re.escape(warning.strip()).replace("…", ".*")
     assert [bool(re.fullmatch(shown, line)) for line in blocked] == [True] * (model == "blocks")
+
+
+# -- an OpenAI client --------------------------------------------------------------------------
+
+PRINTED = {
+    # A script of the page: what it prints, and how its request ended.
+    "whole": (r"0 length \w+( \w+){19}\n1 length \w+( \w+){19}\n40 tokens\n", None),
+    "leave": (r"[0-9a-f]{32}\n", "client_disconnect"),
+    "cancelled": (r"requested the request was cancelled\n", "requested"),
+}
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("script", PRINTED)
+async def test_an_openai_client_does_what_the_page_says(folder: Path, script: str) -> None:
+    page = PAGES["use-an-openai-client"]
+    page.write_files(folder)
+    printed, reason = PRINTED[script]
+
+    with serving(step_ms=2) as served:
+        variables = {"OPENAI_BASE_URL": f"{served.url}/v1", "OPENAI_API_KEY": "unused"}
+        command = [sys.executable, f"{script}.py"]
+        ran = await anyio.run_process(command, env={**os.environ, **variables})
+        [account] = (await anyio.to_thread.run_sync(served.get, "/v1/requests"))["requests"]
+
+    assert re.fullmatch(printed, ran.stdout.decode()), ran
+    assert account["reason"] == reason

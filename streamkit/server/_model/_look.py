@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from streamkit import __version__
 from streamkit._core import cancel_scope, current_token
 from streamkit.errors import StreamCancelled
 from streamkit.runner._model import LoadedModel, ModelRunner
+from streamkit.server._openai import describe_model, list_of, unix_now
 
 from ._errors import answer_to, not_ready
 from ._health import Health
@@ -37,7 +37,7 @@ class Look:
         self._runner = runner
         self._run = run
         self._health: Health | None = None
-        self._since = int(datetime.now(UTC).timestamp())
+        self._since = unix_now()
 
     def attach(self, loaded: LoadedModel) -> None:
         """The model is loaded, and may have a word to say on its health."""
@@ -98,13 +98,7 @@ class Look:
 
     async def models(self) -> object:
         """The one model, as OpenAI's clients list them."""
-        model = {
-            "id": self._runner.books.name,
-            "object": "model",
-            "created": self._since,
-            "owned_by": "streamkit",
-        }
-        return {"object": "list", "data": [model]}
+        return list_of(describe_model(self._runner.books.name, self._since))
 
 
 def _endpoint(ask: Ask) -> Callable[[Request], Awaitable[Response]]:

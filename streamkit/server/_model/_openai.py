@@ -8,14 +8,14 @@ from typing import Any, Final, cast
 
 from starlette.types import Send
 
-from streamkit.asgi import EventStream, error_event
+from streamkit.asgi import EventStream
+from streamkit.server._openai import DONE, error_content
 
 from ._chunks import as_json, as_text
 
 NAMED: Final = frozenset({"messages", "responses"})
 """Methods whose clients go by the names of events: the ``type`` of each value is its name."""
 
-_DONE: Final = b"data: [DONE]\n\n"
 _RAW: Final = "application/octet-stream"
 _NAME: Final = re.compile(r"[\w.-]+")
 
@@ -57,7 +57,7 @@ class OpenAIStream(EventStream):
         super()._last(count)  # which ends the heartbeat
         if not count:
             self._declare_raw()  # nothing was framed: Truss's own word for what it streams
-        return _DONE if self._framed and not self._named else b""
+        return DONE if self._framed and not self._named else b""
 
     async def _beat(self, send: Send) -> None:
         if self._framed:  # nobody knows where in the model's own framing there is room for it
@@ -66,8 +66,7 @@ class OpenAIStream(EventStream):
     def _farewell(self, error: Exception) -> bytes | None:
         if not self._framed:
             return None
-        said = error_event(error)["error"]
-        content = {"error": {**said, "code": said.get("reason", said["type"])}}
+        content = error_content(error)
         return self._event({"type": "error", **content} if self._named else content)
 
     def _event(self, value: object) -> bytes:
