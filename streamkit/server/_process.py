@@ -22,6 +22,7 @@ from prometheus_client import disable_created_metrics
 
 from streamkit._core import hold
 
+from ._forks import disown_children
 from ._protocols import check_installed, protocol_class
 from ._pulse import Pulse
 from ._sockets import BACKLOG, url_of
@@ -148,6 +149,7 @@ def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     server = Server(app, settings)
     set_up_logging(settings)
     sys.stdout = sys.stderr  # what a model prints; standard output has the ready line alone
+    disown_children(sock)
     disable_created_metrics()  # a series beside each histogram that nobody asked for
     try:
         server.run(sockets=[sock])

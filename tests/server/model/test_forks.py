@@ -1,0 +1,52 @@
+"""A worker process that a model forks is no second server."""
+
+import socket
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.server.serving import LIMIT, Served, serving
+
+pytestmark = pytest.mark.realtime
+MODEL = str(Path(__file__).with_name("models") / "forks.py")
+
+
+def predict(served: Served, inputs: str) -> object:
+    return httpx.post(f"{served.url}/predict", json=inputs, timeout=LIMIT).json()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_is_terminated_ends_and_the_server_goes_on(loop: str) -> None:
+    with serving(MODEL, "--loop", loop) as served:
+        assert predict(served, "end") is True
+        assert predict(served, "end") is True
+        served.signal()
+        status, log = served.wait()
+
+    assert status == 0
+    assert log.count("draining") == 1
+
+
+def test_a_worker_that_outlives_its_server_does_not_hold_the_port() -> None:
+    with serving(MODEL) as served:
+        predict(served, "leave")
+        [worker] = children_of(served.process.pid)
+        served.process.kill()
+        served.process.wait(LIMIT)
+        try:
+            with socket.socket() as ours:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                ours.bind(("127.0.0.1", urlsplit(served.url).port or 0))
+                ours.listen()
+        finally:
+            subprocess.run(["kill", "-9", worker], check=True)
+
+
+def children_of(process: int) -> list[str]:
+    shown = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.split()
