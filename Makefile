@@ -12,10 +12,12 @@ READY := $(VENV)/.ready
 UNASKED := ASYNC109,ASYNC124,ASYNC9
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
-.PHONY: bench help demo test suite canary fast servers budgets lint types coverage lowest constraints format clean
+NODE_TESTS := tests/openai_node
+
+.PHONY: bench help demo test test-openai-node suite canary fast servers budgets lint types coverage lowest constraints format clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("streamkit needs Python 3.11 or newer, this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -30,6 +32,11 @@ test: $(if $(ARGS),,canary) suite ## the trio canary and every test, or what ARG
 
 suite: $(READY) ## every test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-openai-node: $(READY) ## OpenAI's Node client leaves in each of its ways; needs node and npm
+	@if ! { node --version && npm --version; } >/dev/null 2>&1; then echo "node or npm is not installed, left out"; \
+	else (cd $(NODE_TESTS) && npm install --no-package-lock --no-audit --no-fund --silent) && \
+	  $(BIN)/python -m pytest tests/server/test_openai_node.py $(ARGS); fi
 
 canary: $(READY) ## the loop-neutral tests again, on trio
 	$(BIN)/python -m pytest -c pytest-trio.toml $(ARGS)
