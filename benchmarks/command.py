@@ -14,7 +14,7 @@ from benchmarks.bench import LONG, SHORT, Bench
 from benchmarks.client import raise_file_limit
 from benchmarks.measures import growth, idle, leaving, requests, start, system, tokens
 from benchmarks.noise import TooNoisy, Watch
-from benchmarks.peers import PEERS, QUICK
+from benchmarks.peers import DEFAULT, PEERS, QUICK
 
 MEASURES = {
     "tokens": tokens.measure,
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     plan = SHORT if options.short else LONG
     if options.rounds:
         plan = replace(plan, rounds=options.rounds, slow_rounds=options.rounds)
-    peers = options.peers or (QUICK if options.short else list(PEERS))
+    peers = options.peers or (QUICK if options.short else DEFAULT)
     bench = Bench(plan, Watch(tolerant=options.even_if_noisy), peers)
     raise_file_limit()
     began = time.monotonic()

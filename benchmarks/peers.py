@@ -30,6 +30,7 @@ class Peer:
         ready: What answers 200 once it is; empty: it is when it accepts connections.
         group: Those of one group are started together and take turns; heavy ones stand alone,
             because what they do while idle would disturb the others.
+        optional: Takes part only when it is named.
     """
 
     name: str
@@ -40,12 +41,13 @@ class Peer:
     model: str = ""
     ready: str = ""
     group: str = ""
+    optional: bool = False
 
     def ask(self, shape: str, row: int, n: int) -> tuple[str, bytes | None]:
         """Where it serves that source, and the body that asks for it."""
         if self.model or shape.startswith("predict"):
             body = json.dumps({"shape": shape, "row": row, "n": n}).encode()
-            return self.model or f"/{shape}", body
+            return self.paths.get(shape, self.model or f"/{shape}"), body
         kind = "calls" if shape in CALLS else "streams"
         path = f"{self.paths.get(kind, f'/{kind}')}/{shape}"
         return f"{path}?row={row}&n={n}", b"{}" if shape in CALLS else None
@@ -66,6 +68,27 @@ def _truss(name: str, model: str, shapes: frozenset[str]) -> Peer:
     return Peer(name, command, shapes, "truss", model=f"{path}:predict", ready=path, group="Truss")
 
 
+def _heavy(
+    name: str,
+    environment: str,
+    command: tuple[str, ...],
+    path: str = "",
+    *,
+    ready: str,
+    optional: bool = False,
+) -> Peer:
+    """Has one path for streams and one for the rest, or one for both."""
+    streams = dict.fromkeys(STREAMS, path or "/stream")
+    return Peer(
+        name, command, _STREAMING_MODEL, environment, streams, path or "/predict", ready,
+        group=name, optional=optional,
+    )  # fmt: skip
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return ("python", "-m", f"benchmarks.apps.{name}", "{port}")
+
+
 BARE: Final = "bare ASGI"
 OURS: Final = "streamkit"
 OUR_BYTES: Final = "streamkit, ByteStream"
@@ -73,6 +96,7 @@ STARLETTE: Final = "Starlette"
 SSE_STARLETTE: Final = "sse-starlette"
 FASTAPI: Final = "FastAPI"
 POLLING: Final = "polling pattern"
+READY_MADE: Final = "(load generator alone)"
 SERVE: Final = "streamkit serve"  # without an access log, as the uvicorns beside it
 SERVE_SYNC: Final = "streamkit serve, sync"
 SHIPPED: Final = "streamkit serve, as shipped"  # beside Truss, which logs each request, too
@@ -81,11 +105,17 @@ ENGINE: Final = "streamkit serve, engine"
 RUNS_ON: Final = "an engine that is not told"
 TRUSS: Final = "Truss"
 TRUSS_SYNC: Final = "Truss, sync"
+LITSERVE: Final = "LitServe"
+BENTOML: Final = "BentoML"
+RAY: Final = "Ray Serve"
 
 _MODELS: Final = "{root}/benchmarks/apps/models/"
 _ENGINE: Final = (
     "streamkit", "serve", "--port", "{port}", "--max-queued", "4000", *_SILENT,
     "--engine-option", "slots=50", "--engine-option", "step_ms=10",
+)  # fmt: skip
+_BENTOML: Final = (
+    "bentoml", "serve", "benchmarks.apps.bento:Bento", "--host", "127.0.0.1", "--port", "{port}",
 )  # fmt: skip
 _PREDICT: Final = frozenset({"predict"})
 _PREDICT_SYNC: Final = frozenset({"predict_sync"})
@@ -96,12 +126,13 @@ PEERS: Final = {
     peer.name: peer
     for peer in (
         _uvicorn(BARE, "bare", STREAMS | CALLS),
-        _uvicorn(OURS, "ours", STREAMS | CALLS | SYNC | {"slower"}, streams="/events"),
+        _uvicorn(OURS, "ours", STREAMS | CALLS | SYNC, streams="/events"),
         _uvicorn(OUR_BYTES, "ours", STREAMS | SYNC, streams="/bytes"),
         _uvicorn(STARLETTE, "starlette", STREAMS | CALLS | SYNC),
         _uvicorn(SSE_STARLETTE, "sse_starlette", STREAMS | SYNC),
         _uvicorn(FASTAPI, "fastapi", STREAMS | CALLS | _PREDICT | _PREDICT_SYNC | {"ready_sync"}),
         _uvicorn(POLLING, "polling", STREAMS | CALLS),
+        Peer(READY_MADE, _module("ready_made"), frozenset({"ready"})),
         _serve(SERVE, "awaited", _PREDICT | {"together"}, *_SILENT),
         _serve(SERVE_SYNC, "threaded", _PREDICT_SYNC, *_SILENT),
         Peer(ENGINE, _ENGINE, frozenset({"generate"})),
@@ -110,9 +141,14 @@ PEERS: Final = {
         _serve(SHIPPED_SYNC, "threaded", _SYNC_MODEL, group="Truss"),
         _truss(TRUSS, "awaited", _STREAMING_MODEL),
         _truss(TRUSS_SYNC, "threaded", _SYNC_MODEL),
+        _heavy(LITSERVE, "litserve", _module("litserve"), ready="/health"),
+        _heavy(BENTOML, "bentoml", _BENTOML, ready="/readyz"),
+        _heavy(RAY, "ray", _module("ray_serve"), "/", ready="/-/healthz", optional=True),
     )
 }
 QUICK: Final = (
-    BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE, FASTAPI, SERVE, SERVE_SYNC, ENGINE, RUNS_ON
+    READY_MADE, BARE, OURS, OUR_BYTES, STARLETTE, SSE_STARLETTE, FASTAPI, SERVE, SERVE_SYNC,
+    ENGINE, RUNS_ON,
 )  # fmt: skip
+DEFAULT: Final = tuple(name for name, peer in PEERS.items() if not peer.optional)
 BASELINES: Final = (BARE, OURS)  # take turns with each heavy peer, too

@@ -19,7 +19,7 @@ from benchmarks.client import encode
 from benchmarks.environments import ROOT, environment
 from benchmarks.peers import Peer
 
-START_LIMIT = 60.0
+START_LIMIT = 120.0
 STOP_LIMIT = 10.0
 # Below the ports that the kernel gives to clients: no connection of ours can take one meanwhile.
 PORTS = range(20_000, 32_000)

@@ -82,13 +82,6 @@ def bursts(row: int, n: int, token: str = TOKEN) -> AsyncGenerator[str]:
     return _engine.generate(n, token, BURST)
 
 
-async def slower(row: int, n: int, token: str = TOKEN) -> AsyncGenerator[str]:
-    """As `ready`, made worse on purpose: the table has to notice."""
-    for _ in range(n):
-        time.sleep(0.000_02)  # noqa: ASYNC251 - that is the point
-        yield token
-
-
 # -- who is left -----------------------------------------------------------------------------------
 
 
@@ -172,7 +165,7 @@ async def together(row: int, n: int) -> str:
 
 
 STREAMS: dict[str, Callable[..., AsyncGenerator[str]]] = {
-    make.__name__: make for make in (ready, steps, bursts, slower, decode, prefill, queued, idle)
+    make.__name__: make for make in (ready, steps, bursts, decode, prefill, queued, idle)
 }
 SYNC_STREAMS: dict[str, Callable[..., Generator[str]]] = {
     make.__name__: make for make in (ready_sync, decode_sync)

@@ -23,6 +23,7 @@ PHASES = {
 }
 PATIENCE = 2.5  # seconds until it is "never"; the slowest poll is 1 s
 CROWD_PATIENCE = 10.0
+BEGIN = 30.0  # seconds until a request has reached its source
 ENOUGH = 15.0  # seconds for one phase of one contender
 
 
@@ -58,7 +59,7 @@ def _leave_once(server: Server, shape: str) -> float:
     """Milliseconds."""
     rows = server.new_rows()
     sock = client.open_request(server.port, server.request(shape, rows[0], keep=True))
-    if server.book.wait(rows, Mark.STARTED, PATIENCE) == NEVER:
+    if server.book.wait(rows, Mark.STARTED, BEGIN) == NEVER:
         raise TimeoutError(f"{server.peer.name} never began {shape}")
     if shape.startswith("decode"):
         client.read_first(sock)
