@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import add, sub
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -85,22 +86,24 @@ class Sums(NamedTuple):
 
     def plus(self, account: Account, *, requests: int = 1) -> Sums:
         """These and one more."""
-        return self._added(account, requests, 1)
+        return Sums(*map(add, self, _summed(account, requests)))
 
     def minus(self, account: Account, *, requests: int = 1) -> Sums:
         """These without that one."""
-        return self._added(account, -requests, -1)
+        return Sums(*map(sub, self, _summed(account, requests)))
 
-    def _added(self, account: Account, requests: int, sign: int) -> Sums:
-        return Sums(
-            self.requests + requests,
-            self.prompt_tokens + sign * account.prompt_tokens,
-            self.produced + sign * account.produced,
-            self.delivered + sign * account.delivered,
-            self.undelivered + sign * account.undelivered,
-            self.wasted + sign * account.wasted,
-            self.saved + sign * account.saved,
-        )
+
+def _summed(account: Account, requests: int) -> tuple[int, ...]:
+    """What of it is added up, in the order of the fields of :class:`Sums`."""
+    return (
+        requests,
+        account.prompt_tokens,
+        account.produced,
+        account.delivered,
+        account.undelivered,
+        account.wasted,
+        account.saved,
+    )
 
 
 class Ending(NamedTuple):

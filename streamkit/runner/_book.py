@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from streamkit._core import LIVE, TRANSITIONS, Cancellation, Event, Phase, Reason, advance
 from streamkit.engines import Outcome, StopReport, Usage
@@ -121,7 +121,8 @@ class Book:
 
     def stage(self, event: Event) -> Phase:
         """A model class enters a stage; one that it passes twice is no change."""
-        if (phase := TRANSITIONS[self._phase].get(event)) is not None:
+        phase = TRANSITIONS[self._phase].get(event)
+        if phase is not None and (phase is not self._phase or self._first_token_at is None):
             self._turn(phase)
             if event is Event.TOKEN and self._first_token_at is None:
                 self._first_token_at = self._since
@@ -184,7 +185,7 @@ class Book:
     def account(self) -> Account:
         """Everything, at this moment."""
         usage = _NOTHING if self._maker is None else self._maker.usage
-        report = self._report
+        report, cut = self._report, self._cut_short()
         at = self._now() if self._closed_at is None else self._closed_at
         wasted = 0 if report is None else report.tokens_after_cancel or 0
         made = self._made(usage)
@@ -209,22 +210,24 @@ class Book:
             proof=report.proof if report else None,
             steps=report.steps if report else (),
             misbehaviour=report.misbehaviour if report else None,
-            **self._cut_short(),
+            cancelled_in=cut.in_phase,
+            detected_after=cut.detected_after,
+            told_after=cut.told_after,
+            proved_after=cut.proved_after,
         )
 
-    def _cut_short(self) -> dict[str, Any]:
-        """What an account says of a cancel."""
+    def _cut_short(self) -> _Cut:
         report, cancellation = self._report, self._cancellation
         if cancellation is None:  # it ended at a stop string, or the engine was never told
-            return {} if report is None else _stopped_early(report)
+            return _NOT_CUT if report is None else _stopped_early(report)
         # The engine's report counts from our token; the cause may lie in an outer one.
         late = cancellation.at - cancellation.root.at
-        return {
-            "cancelled_in": cancellation.phase,
-            "detected_after": cancellation.root.at - self._arrived,
-            "told_after": _plus(late, report.told_after if report else None),
-            "proved_after": _plus(late, report.stopped_after if report else None),
-        }
+        return _Cut(
+            cancellation.phase,
+            cancellation.root.at - self._arrived,
+            _plus(late, report.told_after if report else None),
+            _plus(late, report.stopped_after if report else None),
+        )
 
     def _made(self, usage: Counts) -> int:
         """What the engine made, by its own count where that is final."""
@@ -271,11 +274,21 @@ class Book:
         return f"<Book {self.id} {self.phase}, {self.delivered} tokens delivered>"
 
 
+class _Cut(NamedTuple):
+    """What an account says of a cancel."""
+
+    in_phase: Phase | None
+    detected_after: float | None
+    told_after: float | None
+    proved_after: float | None
+
+
+_NOT_CUT: Final = _Cut(None, None, None, None)
 _NOTHING: Final = Usage()
 
 
-def _stopped_early(report: StopReport) -> dict[str, Any]:
-    return {"told_after": report.told_after, "proved_after": report.stopped_after}
+def _stopped_early(report: StopReport) -> _Cut:
+    return _Cut(None, None, report.told_after, report.stopped_after)
 
 
 def _plus(seconds: float, other: float | None) -> float | None:

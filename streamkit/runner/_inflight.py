@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
@@ -55,7 +56,9 @@ class InFlight:
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._calls: dict[str, InFlightCall] = {}
-        self._ended: dict[str, Account] = {}  # oldest first
+        # Oldest first. A plain dict is slow to give out its first entry again and again: it walks
+        # over the places of all those that were taken before.
+        self._ended: OrderedDict[str, Account] = OrderedDict()
         self._remembered = remembered
         self._idle: anyio.Event | None = None
 
@@ -137,7 +140,7 @@ class InFlight:
         self._ended.pop(account.id, None)
         self._ended[account.id] = account
         if len(self._ended) > self._remembered:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
 
     def _tell_idle(self) -> None:
         if not self._calls and self._idle is not None:

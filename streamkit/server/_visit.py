@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ VISIT_KEY: Final = "streamkit.visit"
 CLIENT_LEFT: Final = 499
 _LEFT: Final = frozenset({Reason.CLIENT_DISCONNECT, Reason.WRITE_STALLED})
 _NO_VALUE: Final = "-"
+_QUOTED: Final = re.compile(r'[^!-~]|["=]')  # anything but ASCII, or what would read as two fields
 _ID_HEADER: Final = b"x-request-id"
 
 Format = Callable[[dict[str, Any]], str]
@@ -179,13 +181,10 @@ def _fields_of(account: Account) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    value = _rounded(value)
-    text = _NO_VALUE if value is None else str(value)
-    return (
-        text
-        if text.isascii() and text.isprintable() and not set(text) & set(' "=')
-        else (json.dumps(text))
-    )
+    if value is None:
+        return _NO_VALUE
+    text = str(_rounded(value))
+    return json.dumps(text) if _QUOTED.search(text) else text
 
 
 def _rounded(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from streamkit._core import Cancellation, CancelSource, Interrupted, Reason, current_loop
+from streamkit._core import Cancellation, CancelSource, Interrupted, Reason, current_loop, resume
 from streamkit.errors import StreamCancelled
 from streamkit.streams import CLOSE_GRACE, Step
 
@@ -52,9 +52,19 @@ class Patience:
             StreamCancelled: It was ended, or never called because the cancel came before.
         """
         self._raise_if_cut()
+        rest = work()
+        if self._loop.steps_by_hand:  # it may never wait: then there is nothing to end
+            steps = rest.__await__()
+            try:
+                signal = next(steps)
+            except StopIteration as done:
+                return done.value
+            rest = resume(steps, signal)
         self._step = step = Step(self._loop, CLOSE_GRACE, subject)
+        if self._cut:  # by its own first lines: heard one turn later, where it waits
+            self._loop.call_soon(step.stop)
         try:
-            return await step.run(work())
+            return await step.run(rest)
         except Interrupted:
             self._raise_if_cut()
             raise

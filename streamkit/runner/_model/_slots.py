@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import anyio
 
 from streamkit._core import Cancellation, CancelToken
@@ -38,7 +40,7 @@ class Slots:
         self.taken: int = 0
         self.quarantined: int = 0
         self.lost: int = 0
-        self._waiting: dict[_Waiter, None] = {}
+        self._waiting: OrderedDict[_Waiter, None] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -83,8 +85,7 @@ class Slots:
     def give_back(self) -> None:
         """A slot's work has stopped: the one that waits longest gets it."""
         if self._waiting:
-            waiter = next(iter(self._waiting))
-            del self._waiting[waiter]
+            waiter, _ = self._waiting.popitem(last=False)
             waiter.granted = True
             waiter.woken.set()
         else:

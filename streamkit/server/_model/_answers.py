@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
-from typing import Any, Final, NamedTuple, Protocol, Self, cast
+from typing import Any, Final, Protocol, cast
 
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -31,35 +31,39 @@ from ._inputs import PREDICT
 from ._openai import NAMED, OpenAIStream
 
 
-class Form(NamedTuple):
-    """How one request wants to be answered.
+class Form:
+    """How one request wants to be answered, by Truss's rules; read where it matters.
 
-    Attributes:
-        binary: It came as msgpack, and is answered so.
-        events: It takes server-sent events.
-        whole: It takes one JSON value and no stream.
+    Args:
+        scope: The request's.
         method: Of the model; streams of any but ``predict`` are framed as OpenAI's clients expect.
         heartbeat: Seconds of silence after which a stream of events sends a comment, or None.
     """
 
-    binary: bool
-    events: bool
-    whole: bool
-    method: str
-    heartbeat: float | None
+    __slots__ = ("_scope", "heartbeat", "method")
 
-    @classmethod
-    def of(cls, scope: Scope, *, method: str, heartbeat: float | None) -> Self:
-        """Read it from the headers, by Truss's rules."""
+    def __init__(self, scope: Scope, *, method: str, heartbeat: float | None) -> None:
+        self._scope = scope
+        self.method: str = method
+        self.heartbeat: float | None = heartbeat
+
+    @property
+    def binary(self) -> bool:
+        """It came as msgpack, and is answered so."""
+        return is_binary(header(self._scope, b"content-type"))
+
+    @property
+    def events(self) -> bool:
+        """It takes server-sent events."""
+        return accepts_events(self._scope)
+
+    @property
+    def whole(self) -> bool:
+        """It takes one JSON value and no stream."""
+        if header(self._scope, b"accept") != "application/json":
+            return False
         # OpenAI's client says application/json also where it reads a stream.
-        is_openai_client = "openai" in (header(scope, b"user-agent") or "").lower()
-        return cls(
-            binary=is_binary(header(scope, b"content-type")),
-            events=accepts_events(scope),
-            whole=header(scope, b"accept") == "application/json" and not is_openai_client,
-            method=method,
-            heartbeat=heartbeat,
-        )
+        return "openai" not in (header(self._scope, b"user-agent") or "").lower()
 
 
 async def response_to(result: Result, call: ModelCall, form: Form) -> ASGIApp:
@@ -108,12 +112,13 @@ async def _read(chunks: AsyncIterator[Any]) -> list[object]:
 
 
 def _whole(make: Callable[[], object], call: ModelCall, form: Form) -> Response:
+    binary = form.binary
     try:
-        content = dump_binary(make()) if form.binary else dump_json(make())
+        content = dump_binary(make()) if binary else dump_json(make())
     except Exception as error:
         raise NoForm from error
     call.answering()
-    kind = "application/octet-stream" if form.binary else "application/json"
+    kind = "application/octet-stream" if binary else "application/json"
     return Response(content, media_type=kind)
 
 

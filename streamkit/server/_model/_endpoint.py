@@ -107,7 +107,7 @@ class Endpoint:
             result = await call.predict(inputs, request)
         else:
             result = await call.method(self._method, inputs, request)
-        form = Form.of(request.scope, method=self._method, heartbeat=self._settings.heartbeat)
+        form = Form(request.scope, method=self._method, heartbeat=self._settings.heartbeat)
         return await response_to(result, call, form)
 
 

@@ -115,6 +115,30 @@ async def test_who_does_not_ask_is_cut_in_the_same_turn(serve: Serve) -> None:
     assert ended == [2.5]
 
 
+async def test_who_is_cancelled_by_its_own_first_lines_is_cut_where_it_waits(serve: Serve) -> None:
+    source = CancelSource()
+
+    class Model:
+        cut = False
+
+        async def predict(self, request: Any) -> None:
+            source.cancel(Reason.REQUESTED, "by itself")
+            try:
+                await anyio.sleep(60)
+            except anyio.get_cancelled_exc_class():
+                self.cut = True
+                raise
+
+    model = Model()
+    started = now()
+
+    with pytest.raises(StreamCancelled):
+        await stream(serve(model), source, [])
+
+    assert model.cut
+    assert now() == started
+
+
 async def test_who_asked_has_the_time_of_its_cleanup_as_well(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
