@@ -129,13 +129,18 @@ class ThreadEngine(AsyncEngine):
     def _counted(self, seat: _Seat) -> Generator[Chunk]:
         """In the thread: count what is made, whoever takes it."""
         job, count = seat.job, seat.count
+        with closing(self._uninterrupted(job)) as chunks:
+            for chunk in chunks:
+                count.chunks += 1
+                count.tokens += chunk.tokens
+                job.made = count.tokens
+                yield chunk
+                if job.cancelled:  # known here before the loop has got round to closing us
+                    return
+
+    def _uninterrupted(self, job: Job) -> Generator[Chunk]:
         try:
-            with closing(self.compute(job)) as chunks:
-                for chunk in chunks:
-                    count.chunks += 1
-                    count.tokens += chunk.tokens
-                    job.made = count.tokens
-                    yield chunk
+            yield from self.compute(job)
         except Exception:
             if not job.cancelled:  # else it is how a library says that it was interrupted
                 raise

@@ -6,6 +6,17 @@ from ._body import ResponseEnded
 from ._chaos import ChaosReport, every_cancel_point, every_moment
 from ._clients import LeavingClient, open_connection, open_request
 from ._clock import DeadlockError, VirtualTimeLoop, wait_all_tasks_blocked
+from ._conformance import (
+    PHASES,
+    WAYS,
+    CheckPlan,
+    EngineFactory,
+    EngineReport,
+    Finding,
+    Pace,
+    Trial,
+    check_engine,
+)
 from ._connection import Chunk, Received, Sent
 from ._events import EventParser, ServerEvent
 from ._exchange import Exchange
@@ -16,25 +27,34 @@ from ._lifespan import Lifespan
 from ._sockets import Leave
 
 __all__ = [
+    "PHASES",
+    "WAYS",
     "BadResponse",
     "ChaosReport",
+    "CheckPlan",
     "Chunk",
     "DeadlockError",
+    "EngineFactory",
+    "EngineReport",
     "EventParser",
     "Exchange",
+    "Finding",
     "Head",
     "Http2Client",
     "Http2Stream",
     "Leave",
     "LeavingClient",
     "Lifespan",
+    "Pace",
     "Received",
     "ResponseEnded",
     "ResponseReader",
     "Sent",
     "ServerEvent",
     "ThreadGate",
+    "Trial",
     "VirtualTimeLoop",
+    "check_engine",
     "encode_request",
     "every_cancel_point",
     "every_moment",

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from streamkit.server import cli
 from streamkit.server._metrics import FAMILIES, TIMINGS
 from streamkit.server.app import Application
 from streamkit.server.settings import Settings, flag_of
-from streamkit.testing import Exchange
+from streamkit.testing import CheckPlan, Exchange, check_engine
 from tests.server.serving import serving
 
 from .conftest import ServeModel
@@ -178,6 +179,41 @@ async def test_an_event_stream_ends_with_done(apps: dict[str, Any]) -> None:
 
 async def test_the_test_on_the_page_passes(apps: dict[str, Any]) -> None:
     await importlib.import_module("test_leaving").test_a_client_that_leaves_stops_the_engine()
+
+
+# -- an engine's adapter -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(HOWTO.parents[1] / "tests" / "engines")  # the stand-in engine
+    PAGES["write-an-engine-adapter"].write_files(folder)
+    return importlib.import_module("adapter")
+
+
+async def test_the_adapter_of_the_page_passes_the_kit(adapter: Any) -> None:
+    await importlib.import_module("test_adapter").test_the_engine_stops()
+
+
+def test_the_adapter_of_the_page_has_less_than_forty_lines(adapter: Any) -> None:
+    assert len(Path(adapter.__file__).read_text().splitlines()) < 40
+
+
+@pytest.mark.blocks_the_loop  # it reads the page
+async def test_a_claim_that_is_not_kept_fails_as_the_page_says(adapter: Any) -> None:
+    engine = importlib.import_module("stand_in").WordEngine
+    overclaims = replace(adapter.CAN, extra_steps=0)
+
+    def make() -> Any:
+        made = adapter.WordAdapter(engine())
+        made._capabilities = overclaims
+        return made
+
+    report = await check_engine(make, CheckPlan(cancels=4))
+
+    [_, shown] = PAGES["write-an-engine-adapter"].blocks("text")
+    [finding] = report.findings
+    assert str(finding).startswith(shown.splitlines()[1].strip().removesuffix("…]"))
 
 
 # -- sync code ---------------------------------------------------------------------------------

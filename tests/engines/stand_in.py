@@ -10,8 +10,6 @@ from typing import Any
 
 import anyio
 
-HANDOVER = 3  # loop turns from submit() to the request being known
-
 
 class EngineDead(Exception):
     pass
@@ -32,10 +30,14 @@ class WordEngine:
     """Slots, a queue, prefill in chunks. An abort of an id that it does not know is lost.
 
     Closing ``outputs()`` stops nothing. ``flaw``: ``"prefix"`` matches ids by prefix, ``"leaks"``
-    keeps a record of what was aborted, ``"deaf"`` reads aborts and does nothing.
+    keeps a record of what was aborted, ``"deaf"`` reads aborts and does nothing,
+    ``"patient"`` keeps those of waiting requests until they run, ``"busy"`` those in prefill.
     """
 
-    def __init__(self, slots: int = 1, step: float = 0.02, flaw: str | None = None) -> None:
+    def __init__(
+        self, slots: int = 1, step: float = 0.02, flaw: str | None = None, *, handover: int = 3
+    ) -> None:
+        self.handover = handover  # loop turns from submit() to the request being known
         self.slots = slots
         self.step = step
         self.flaw = flaw
@@ -56,7 +58,7 @@ class WordEngine:
             raise self.dead
         # On its way from here on: cancelling the call takes nothing back.
         entry = Entry(request_id, max_tokens, len(prompt.split()))
-        self._arrive(entry, HANDOVER)
+        self._arrive(entry, self.handover)
         await entry.known.wait()
 
     async def outputs(self, request_id: str) -> AsyncGenerator[tuple[str, bool]]:
@@ -73,8 +75,9 @@ class WordEngine:
 
     async def abort(self, request_id: str) -> None:
         self.aborts.append(request_id)
+        if request_id in self.entries or self.flaw == "prefix":
+            self._told.append(request_id)
         await anyio.lowlevel.checkpoint()
-        self._told.append(request_id)
 
     async def round_trip(self) -> None:
         if self._loop is None:
@@ -130,18 +133,31 @@ class WordEngine:
         self._loop = None
 
     def _read_aborts(self) -> None:
-        while self._told:
-            told = self._told.pop()
-            for other in list(self.entries):
-                exact = other == told
-                if self.flaw == "deaf" or not (exact or self._is_prefix(told, other)):
+        told, self._told = self._told, []
+        for request_id in told:
+            for entry in list(self.entries.values()):
+                if not self._means(request_id, entry.id):
                     continue
-                self.entries.pop(other).outputs.put_nowait(None)
-                if self.flaw == "leaks":
-                    self.records.append(other)
+                if self._keeps(entry):
+                    self._told.append(request_id)
+                elif self.flaw != "deaf":
+                    self._drop(entry)
 
-    def _is_prefix(self, told: str, other: str) -> bool:
-        return self.flaw == "prefix" and other.startswith(told)
+    def _means(self, told: str, other: str) -> bool:
+        return other == told or (self.flaw == "prefix" and other.startswith(told))
+
+    def _keeps(self, entry: Entry) -> bool:
+        """Whether it looks at the abort of it later."""
+        waits = entry not in list(self.entries.values())[: self.slots]
+        if self.flaw == "patient":
+            return waits
+        return self.flaw == "busy" and not waits and entry.prompt_left > 0
+
+    def _drop(self, entry: Entry) -> None:
+        del self.entries[entry.id]
+        entry.outputs.put_nowait(None)
+        if self.flaw == "leaks":
+            self.records.append(entry.id)
 
     def _work_on(self, entry: Entry) -> None:
         if entry.prompt_left > 0:

@@ -1,0 +1,110 @@
+"""Adapters that get one thing wrong, each what somebody has got wrong before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import anyio
+
+from streamkit._core import Cancellation, current_loop
+from streamkit.engines import Chunk, Job
+from streamkit.engines._opening import Opening
+from streamkit.engines._pumped import PumpedRun
+
+from .adapters import ById, Connected
+from .stand_in import WordEngine
+
+
+class Hasty(ById):
+    """Aborts at once, also what the engine does not know yet."""
+
+    async def stream(self, job: Job) -> AsyncGenerator[Chunk]:
+        job.registered(lambda: self.engine.abort(job.id))
+        async for chunk in super().stream(job):
+            yield chunk
+
+
+class Literal(ById):
+    """Gives the caller's ids to an engine that matches by prefix."""
+
+    def __init__(self) -> None:
+        super().__init__(WordEngine(slots=2, flaw="prefix"))
+
+    async def stream(self, job: Job) -> AsyncGenerator[Chunk]:
+        await self.engine.submit(job.request_id, job.request.prompt, job.max_tokens or 100)
+        job.registered(lambda: self.engine.abort(job.request_id))
+        async for text, last in self.engine.outputs(job.request_id):
+            yield Chunk(text, finish_reason="length" if last else None)
+
+    async def is_gone(self, job_id: str) -> bool:
+        return True
+
+
+class _CarelessRun(PumpedRun):
+    def cancel(self, cancellation: Cancellation) -> bool:
+        current_loop()  # as what touches the loop from any thread does
+        return super().cancel(cancellation)
+
+
+class Careless(ById):
+    """Its cancel needs the loop's thread."""
+
+    def _make_run(self, opening: Opening) -> PumpedRun:
+        return _CarelessRun(opening, self._runs, self)
+
+
+class Littering(ById):
+    """Leaves a task behind for each abort."""
+
+    def __init__(self) -> None:
+        super().__init__(WordEngine())
+        self.litter = anyio.Event()
+
+    async def is_gone(self, job_id: str) -> bool:
+        current_loop().spawn(self.litter.wait, "litter")
+        return await super().is_gone(job_id)
+
+    async def aclose(self) -> None:
+        self.litter.set()
+        await super().aclose()
+
+
+class Blind(ById):
+    """Its books are always empty."""
+
+    def statistics(self):  # type: ignore[no-untyped-def]
+        return replace(super().statistics(), running=0, queued=0, tokens=0)
+
+
+class RunsOn(Connected):
+    """A server that does not notice that its client has gone; it has one slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slot = anyio.Lock()
+        self.closed = False
+
+    async def stream(self, job: Job) -> AsyncGenerator[Chunk]:
+        job.registered()
+        tokens: asyncio.Queue[int] = asyncio.Queue()
+        limit = job.max_tokens or 100
+
+        async def serve() -> None:
+            async with self.slot:
+                for number in range(limit):
+                    if self.closed:
+                        return
+                    await anyio.sleep(self.step)
+                    tokens.put_nowait(number)
+
+        current_loop().spawn(serve, "the server")
+        for _ in range(limit):
+            number = await tokens.get()
+            yield Chunk("w ", finish_reason="length" if number + 1 == limit else None)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await super().aclose()
+        await anyio.sleep(2 * self.step)
