@@ -145,7 +145,10 @@ class Usage:
 class Capabilities:
     """What is true of an engine; the conformance kit verifies each claim.
 
+    What is left out is not claimed.
+
     Attributes:
+        proof: The strongest proof of stop this engine can give.
         cancel_queued: A cancel takes a waiting request out of the engine's queue.
         cancel_prefill: Where a cancel can take effect inside prefill.
         extra_steps: Decode steps that a running request may still make after a cancel.
@@ -157,22 +160,21 @@ class Capabilities:
         thread_safe_cancel: The engine's own abort may be called from any thread
             (``Generation.cancel`` always may).
         kill: What ignores an abort can be ended by force.
-        proof: The strongest proof of stop this engine can give.
         takes: What of a :class:`GenerationRequest` it heeds beyond text, ``max_tokens`` and ``n``:
             ``"messages"``, ``"prompt_ids"``, ``"stop"``, and the names in :class:`Sampling`.
     """
 
-    cancel_queued: bool
-    cancel_prefill: Literal["none", "chunk", "layer", "node"]
-    extra_steps: int
-    answers_cancel: Literal["always", "running", "never"]
-    early_cancel_safe: bool
-    fence: bool
-    observes: bool
-    backpressure: bool
-    thread_safe_cancel: bool
-    kill: bool
     proof: Proof
+    cancel_queued: bool = False
+    cancel_prefill: Literal["none", "chunk", "layer", "node"] = "none"
+    extra_steps: int = 1
+    answers_cancel: Literal["always", "running", "never"] = "never"
+    early_cancel_safe: bool = False
+    fence: bool = False
+    observes: bool = False
+    backpressure: bool = False
+    thread_safe_cancel: bool = False
+    kill: bool = False
     takes: frozenset[str] = frozenset()
 
     def as_json(self) -> dict[str, bool | int | str | list[str]]:
