@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadPayload",
     "EngineFailed",
+    "MissingPackage",
     "ModelDefinitionError",
     "ModelLoadFailed",
     "RequestRefused",
@@ -68,6 +69,10 @@ class StreamCancelled(StreamkitError):
 
 class EngineFailed(StreamkitError):
     """The operator has to look: the engine broke. ``__cause__`` is the engine's own error."""
+
+
+class MissingPackage(StreamkitError):
+    """An optional package was asked for and is not installed; the message says how to get it."""
 
 
 class UsageBug(StreamkitError, TypeError):

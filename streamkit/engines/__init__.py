@@ -9,6 +9,7 @@ from ._base import (
     Engine,
     EngineStatistics,
     Generation,
+    Loads,
     Misbehaviour,
     Outcome,
     PhaseListener,
@@ -24,6 +25,7 @@ from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
 from ._thread_engine import ThreadEngine
+from ._vllm import VLLMEngine
 
 __all__ = [
     "Abort",
@@ -37,6 +39,7 @@ __all__ = [
     "GenerationRequest",
     "Job",
     "LadderLimits",
+    "Loads",
     "Message",
     "Misbehaviour",
     "Option",
@@ -51,6 +54,7 @@ __all__ = [
     "ThreadEngine",
     "TokenLogprob",
     "Usage",
+    "VLLMEngine",
     "build",
     "engine_names",
     "engine_options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from streamkit._core import Cancellation, CancelToken, Phase
 
@@ -274,6 +274,19 @@ class Generation(Protocol):
         """Cancel if it still runs, and release the iterator; does not wait for the proof.
 
         Legal while another task waits in ``__anext__``.
+        """
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """An engine that has to load something before it can generate."""
+
+    async def load(self) -> None:
+        """Return when it can; does nothing the second time.
+
+        Raises:
+            Exception: It cannot; the message says why.
         """
         ...
 

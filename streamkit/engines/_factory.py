@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import _fake
+from . import _fake, _vllm
 from ._base import Engine
 from ._options import Option, parse_options
 
@@ -17,7 +17,10 @@ class _Known:
     options: Mapping[str, Option]
 
 
-_ENGINES: Final[Mapping[str, _Known]] = {"fake": _Known(_fake.FakeEngine, _fake.OPTIONS)}
+_ENGINES: Final[Mapping[str, _Known]] = {
+    "fake": _Known(_fake.FakeEngine, _fake.OPTIONS),
+    "vllm": _Known(_vllm.from_options, _vllm.OPTIONS),
+}
 
 
 def engine_names() -> tuple[str, ...]:
@@ -44,6 +47,7 @@ def build(name: str, options: Mapping[str, str] | None = None) -> Engine:
     Raises:
         ValueError: Unknown engine, unknown option, or a value that is out of its range; the message
             says what there is, or what was expected.
+        MissingPackage: The engine is a package of its own that is not installed.
     """
     known = _known(name)
     values: dict[str, Any] = parse_options(name, known.options, options or {})

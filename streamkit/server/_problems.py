@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamkit._core import SCOPE_KEY
 from streamkit.asgi import error_event, problem
-from streamkit.errors import EngineFailed, RequestRefused, StreamCancelled
+from streamkit.errors import BadPayload, EngineFailed, RequestRefused, StreamCancelled
 
 from ._visit import VISIT_KEY, Visit
 
@@ -67,7 +67,7 @@ class Problems:
         except (StreamCancelled, ClientDisconnect):
             raise
         except Exception as error:
-            if not isinstance(error, HTTPException | RequestRefused):
+            if not isinstance(error, HTTPException | RequestRefused | BadPayload):
                 logger.exception("request %s failed", visit.id)
             if scope[SCOPE_KEY].response_started:
                 return  # nothing can be said any more: the connection ends un-cleanly
@@ -86,6 +86,8 @@ def _answer_to(error: Exception) -> Response:
         headers = {"retry-after": str(math.ceil(error.retry_after))}
         code = "queue_full" if error.status == 429 else "not_ready"
         return problem(error.status, str(error), type="refused", code=code, headers=headers)
+    if isinstance(error, BadPayload):  # the engine looked at it, and cannot take it
+        return problem(400, str(error), type=_TYPES[400])
     said = error_event(error)["error"]  # in the words that a stream would end with
     if isinstance(error, EngineFailed):
         return problem(500, said["message"], type=said["type"])

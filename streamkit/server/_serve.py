@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from streamkit.engines import engine_names, engine_options
-from streamkit.errors import ModelLoadFailed, TargetNotFound
+from streamkit.errors import MissingPackage, ModelLoadFailed, TargetNotFound
 
 from .settings import ENV_PREFIX, OFF, Settings, SettingsError, flag_of, load
 
@@ -134,7 +134,7 @@ def _start(settings: Settings, target: str | None) -> int:
 
     try:
         app = Application(build_service(settings, target), settings, hears_signals=False)
-    except (ValueError, TargetNotFound) as error:  # no such engine, option or model
+    except (ValueError, MissingPackage, TargetNotFound) as error:  # no such engine, option, model
         return _fail(str(error), 2)
     except ModelLoadFailed as error:
         return _fail(str(error), 1)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import anyio
 from starlette.routing import BaseRoute, Route
 
-from streamkit.engines import Engine
+from streamkit._core import hold, now
+from streamkit.engines import Engine, Loads
 from streamkit.runner import EngineRunner, Runner
 
 from ._generate import Generate
 from ._openai import openai_routes
 from .settings import Settings
+
+logger = logging.getLogger("streamkit.server")
 
 
 class Pings(NamedTuple):
@@ -56,7 +62,7 @@ class Service(Protocol):
 class EngineService:
     """One engine behind ``POST /generate`` and OpenAI's routes."""
 
-    __slots__ = ("_settings", "pings", "runner")
+    __slots__ = ("_failure", "_loaded", "_loading", "_settings", "pings", "runner")
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.pings: Pings = Pings()
@@ -67,6 +73,9 @@ class EngineService:
             request_timeout=settings.request_timeout,
             remembered=settings.remembered,
         )
+        self._loading: anyio.CancelScope | None = None
+        self._loaded = anyio.Event()
+        self._failure: Exception | None = None
 
     def routes(self) -> list[BaseRoute]:
         """The plain one, and OpenAI's."""
@@ -74,14 +83,45 @@ class EngineService:
         return [generate, *openai_routes(self.runner, self._settings)]
 
     async def start(self) -> None:
-        """An engine runs already."""
+        """Begin to load the engine, if it has to be loaded."""
+        engine = self.runner.engine
+        if not isinstance(engine, Loads):
+            self._loaded.set()
+            return
+        self.runner.admission.close(f"engine {engine.name} is loading")
+        hold(lambda: self._load(engine), name=f"loading engine {engine.name}", limit=math.inf)
 
     async def wait_ready(self) -> None:
-        """It is."""
+        """Return when it is loaded.
+
+        Raises:
+            Exception: It will not be.
+        """
+        await self._loaded.wait()
+        if self._failure is not None:
+            raise self._failure
 
     async def aclose(self) -> None:
-        """Cut short what still runs, and close the engine."""
+        """Cut short what still runs, a load that goes on included, and close the engine."""
+        if self._loading is not None:
+            self._loading.cancel()
         await self.runner.aclose()
+
+    async def _load(self, engine: Loads) -> None:
+        name, began = self.runner.engine.name, now()
+        logger.info("loading engine %s", name)
+        try:
+            with anyio.CancelScope() as self._loading:
+                await engine.load()
+                logger.info("loaded engine %s in %.3g s", name, now() - began)
+                if not self.runner.draining:
+                    self.runner.admission.open()
+        except Exception as error:
+            logger.exception("engine %s did not load", name)
+            self._failure = error
+            self.runner.admission.close(f"engine {name} did not load")
+        finally:
+            self._loaded.set()
 
     def __repr__(self) -> str:
         return f"<EngineService {self.runner!r}>"

@@ -50,14 +50,14 @@ def request() -> GenerationRequest:
 
 
 def test_without_options_it_is_the_default() -> None:
-    assert engine_names() == ("fake",)
+    assert engine_names() == ("fake", "vllm")
     assert build("fake").name == "fake"
 
 
 def test_an_unknown_engine_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="unknown engine 'vlllm'; known: fake"):
+    with pytest.raises(ValueError, match="unknown engine 'vlllm'; known: fake, vllm"):
         build("vlllm")
-    with pytest.raises(ValueError, match="unknown engine ''; known: fake"):
+    with pytest.raises(ValueError, match="unknown engine ''; known: fake, vllm"):
         engine_options("")
 
 

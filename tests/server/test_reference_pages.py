@@ -4,6 +4,7 @@
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ def settings_table() -> list[str]:
     return ["| setting | flag | variable | default | meaning |", "|---|---|---|---|---|", *rows]
 
 
-def options_table() -> list[str]:
+def options_table(engine: str) -> list[str]:
     rows = [
         f"| `{option.name}` | `{shown(option.default)}` | {option.kind.expected} | {option.help} |"
-        for option in engine_options("fake")
+        for option in engine_options(engine)
     ]
-    header = "| option of `--engine fake` | default | value | meaning |"
+    header = f"| option of `--engine {engine}` | default | value | meaning |"
     return [header, "|---|---|---|---|", *rows]
 
 
@@ -51,7 +52,8 @@ def metrics_table() -> list[str]:
 
 TABLES = {
     "settings": ("settings.md", settings_table),
-    "options": ("settings.md", options_table),
+    "options": ("settings.md", partial(options_table, "fake")),
+    "options-vllm": ("settings.md", partial(options_table, "vllm")),
     "metrics": ("metrics.md", metrics_table),
 }
 
