@@ -19,7 +19,7 @@ LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
 
-.PHONY: bench help demo test test-openai-node test-vllm suite canary fast servers budgets lint types coverage lowest constraints format clean
+.PHONY: bench help demo test test-openai-node test-vllm suite canary fast servers budgets instructions lint types coverage lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ servers: $(READY) ## every way to leave in every phase on every server; `make te
 
 budgets: $(READY) ## write into tests/costs/budgets.toml what everything costs now, on this Python
 	COSTS=write $(BIN)/python -m pytest tests/costs $(ARGS)
+
+instructions: $(READY) ## what the processor does for a token, a request, a cancel; needs valgrind, takes a minute
+	$(BIN)/python -m tests.costs.instructions
 
 # The stamp is an order-only prerequisite: what it depends on is the pins' content, in its path.
 $(VLLM_READY):

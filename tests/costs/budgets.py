@@ -8,10 +8,13 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 TABLE: Final = Path(__file__).parent / "budgets.toml"
+PINS: Final = Path(__file__).parents[2] / "constraints.txt"
+COUNTED_THROUGH: Final = ("anyio", "pydantic", "starlette")
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 GENEROUS: Final = 0.9  # of a budget: who counts less shall lower it, or the table says nothing
@@ -23,6 +26,15 @@ def all_budgets() -> dict[str, dict[str, Any]]:
     """Every row, by ``group.case``."""
     table = tomllib.loads(TABLE.read_text())
     return {f"{group}.{name}": row for group, rows in table.items() for name, row in rows.items()}
+
+
+def why_not_here() -> str:
+    """Why this environment's counts cannot be compared with the table; empty where they can."""
+    if THIS not in PYTHONS:
+        return f"nobody has counted on Python {THIS}"
+    here = [f"{name}=={version(name)}" for name in COUNTED_THROUGH]
+    others = sorted(set(here) - set(PINS.read_text().splitlines()))
+    return f"the budgets are for constraints.txt, here is {', '.join(others)}" if others else ""
 
 
 def check(case: str, counted: Mapping[str, float], *, tolerance: float = DUST) -> None:
@@ -48,7 +60,7 @@ def check(case: str, counted: Mapping[str, float], *, tolerance: float = DUST) -
 
 _ADVICE: Final = (
     "More than budgeted: take the cost out again, or say in the commit what it buys. "
-    f"Less: well done; `make budgets` writes what was counted into {TABLE.name}."
+    f"Less: well done; `COSTS=write` and the same command put it into {TABLE.name}."
 )
 
 
@@ -77,8 +89,8 @@ def _write(case: str, counted: Mapping[str, float]) -> None:
 
 
 def _rounded(metric: str, count: float) -> float:
-    # Of memory the allocator decides a little; all else is exact.
-    return round(1.05 * count, 1) if metric == "kib" else math.ceil(count * 1e4) / 1e4
+    # Of memory the allocator decides a little, of the rest nobody.
+    return round(1.05 * count, 1) if metric == "kib" else math.ceil(count * 1e4 - DUST) / 1e4
 
 
 def _merged(budget: Any, count: float) -> Any:

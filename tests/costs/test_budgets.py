@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import budgets, test_idle, test_per_cancel, test_per_request, test_per_token
+from . import budgets, instructions, test_idle, test_per_cancel, test_per_request, test_per_token
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ def test_every_row_of_the_table_is_counted() -> None:
     counted |= {f"message.{case}" for case in test_per_request.SOCKETS}
     counted |= {f"cancel.{case}" for case in test_per_cancel.STAGES}
     counted |= {f"idle_minute.{case}" for case in ("byte_stream", "event_stream", "process")}
+    counted |= {f"instructions.{case}" for case in instructions.BY_HAND}
     counted |= {f"memory.{case}" for case in test_idle.APPS}
 
     assert set(budgets.all_budgets()) == counted

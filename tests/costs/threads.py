@@ -75,7 +75,7 @@ def cost_of_sync_token(units: int = 256) -> tuple[Counts, Counts]:
         with worker.in_new_threads(), reader():
             await wire.run()
         close_idle_threads()  # waits for its last line
-        assert wire.chunks == count + 1
+        assert wire.size > count * len(apps.TOKEN)
         return reader.counts, worker.counts
 
     async def main() -> tuple[Counts, Counts]:

@@ -16,8 +16,8 @@ class Wire:
     """One HTTP request.
 
     Attributes:
-        chunks: Pieces of the body that were sent.
-        at_chunk: Calls of :meth:`when` that wait, by the number of chunks.
+        chunks: Pieces of the body that were sent; one may hold several tokens.
+        size: Bytes of them.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Wire:
         state: dict[str, Any] | None = None,
     ) -> None:
         self.app = app
-        self.chunks = 0
+        self.chunks = self.size = 0
         self._body = body
         self._over = asyncio.Event()  # the client left, or has it all
         self._asked = False
@@ -83,6 +83,7 @@ class Wire:
         if message["type"] != "http.response.body":
             return
         self.chunks += 1
+        self.size += len(message["body"])
         if self._awaited and self.chunks in self._awaited:
             self._awaited.pop(self.chunks).set()
         if not message.get("more_body", False):
