@@ -29,7 +29,7 @@ class Plan:
         calls: Requests in each round.
         starts: Processes whose start is timed.
         sizes: Sizes that growth is followed through, from small to large.
-        slow_rounds: Of growth and of the whole system, where a turn takes half a minute.
+        slow_rounds: Of what takes long, or differs little: idle streams, growth, the whole system.
         clients: Of the whole system.
     """
 
@@ -48,7 +48,7 @@ class Plan:
 
 LONG = Plan()
 SHORT = Plan(
-    rounds=3, seconds=0.3, leaves=30, watch=2.0, calls=1_000, starts=9, sizes=4, slow_rounds=1
+    rounds=3, seconds=0.3, leaves=30, watch=2.0, calls=1_000, starts=5, sizes=4, slow_rounds=1
 )
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     try:
         for name in options.only or MEASURES:
-            print(f"{name} …", file=sys.stderr, flush=True)
+            print(f"{name}, after {time.monotonic() - began:.0f} s …", file=sys.stderr, flush=True)
             MEASURES[name](bench)
     except TooNoisy as error:
         print(f"not compared: this machine is too noisy. {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ UVICORN: Final = (
 STREAMS: Final = frozenset({"ready", "steps", "bursts", "decode", "prefill", "queued", "idle"})
 CALLS: Final = frozenset({"call", "unary", "together"})
 SYNC: Final = frozenset({"ready_sync", "decode_sync"})
+_PRODUCING: Final = frozenset({"ready", "ready_sync", "steps", "bursts"})
 _SILENT: Final = ("--access-log", "off")
 
 
@@ -95,6 +96,7 @@ OUR_BYTES: Final = "streamkit, ByteStream"
 STARLETTE: Final = "Starlette"
 SSE_STARLETTE: Final = "sse-starlette"
 FASTAPI: Final = "FastAPI"
+FASTAPI_EVENTS: Final = "FastAPI, events"
 POLLING: Final = "polling pattern"
 READY_MADE: Final = "(load generator alone)"
 SERVE: Final = "streamkit serve"  # without an access log, as the uvicorns beside it
@@ -127,10 +129,11 @@ PEERS: Final = {
     for peer in (
         _uvicorn(BARE, "bare", STREAMS | CALLS),
         _uvicorn(OURS, "ours", STREAMS | CALLS | SYNC, streams="/events"),
-        _uvicorn(OUR_BYTES, "ours", STREAMS | SYNC, streams="/bytes"),
+        _uvicorn(OUR_BYTES, "ours", _PRODUCING, streams="/bytes"),
         _uvicorn(STARLETTE, "starlette", STREAMS | CALLS | SYNC),
         _uvicorn(SSE_STARLETTE, "sse_starlette", STREAMS | SYNC),
-        _uvicorn(FASTAPI, "fastapi", STREAMS | CALLS | _PREDICT | _PREDICT_SYNC | {"ready_sync"}),
+        _uvicorn(FASTAPI, "fastapi", CALLS | _PREDICT | _PREDICT_SYNC),
+        _uvicorn(FASTAPI_EVENTS, "fastapi", STREAMS | {"ready_sync"}),
         _uvicorn(POLLING, "polling", STREAMS | CALLS),
         Peer(READY_MADE, _module("ready_made"), frozenset({"ready"})),
         _serve(SERVE, "awaited", _PREDICT | {"together"}, *_SILENT),

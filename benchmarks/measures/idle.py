@@ -18,7 +18,7 @@ SETTLE = 0.5  # seconds
 
 def measure(bench: Bench) -> None:
     """Streams that gave one token: their memory and CPU; then as many as there shall be at all."""
-    for each in bench.rounds("idle"):
+    for each in bench.rounds("idle", slow=True):
         for server in each.turns("idle"):
             bench.attempt(_hold, each.turn, server)
     for each in bench.rounds("idle", among=(BARE, OURS, STARLETTE), slow=True):
