@@ -4,6 +4,7 @@ import pytest
 
 from . import apps
 from .scenarios import Scenario, cost, engine_requests, messages, predictions, requests
+from .threads import two_threads
 
 pytestmark = pytest.mark.blocks_the_loop  # blockbuster's wrappers would be counted
 
@@ -24,6 +25,7 @@ def test_a_request_costs_what_is_budgeted(case: str, check) -> None:
     check(f"request.{case}", dict(cost(CASES[case], UNITS).items()))
 
 
+@two_threads
 def test_a_request_to_a_sync_model_costs_what_is_budgeted(check) -> None:
     counts = cost(predictions("SyncModel"), UNITS)
 
