@@ -116,6 +116,8 @@ def _requests() -> Iterator[Bound]:
             yield Bound(5, f"{name}: {what}", "×", 1.15, other=FASTAPI, peer=ours)
         yield Bound(5, f"{name}: CPU", "×", 0.2, other=truss, peer=shipped)
         yield Bound(5, f"{name}: rate", "×", 5, least=True, other=truss, peer=shipped)
+    for streams in ("one stream", "32 streams"):
+        yield Bound(5, f"ready, {streams}: rate", "×", 5, least=True, other=TRUSS, peer=SHIPPED)
 
 
 def _idle() -> Iterator[Bound]:
