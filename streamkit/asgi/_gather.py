@@ -13,7 +13,9 @@ from streamkit._core import CancelToken, Loop, current_loop, resume
 from streamkit.streams import BREATHE_EVERY, ThreadedGenerator
 
 QUICK: Final = 0.000_05  # seconds; a chunk that takes longer was waited for, or is computed here
-TRUST_AFTER: Final = BREATHE_EVERY  # quick chunks in a row
+TRUST_AFTER: Final = BREATHE_EVERY  # quick chunks
+DOUBT: Final = 8  # times as many quick chunks are needed to trust again
+PATIENCE: Final = 0.001  # seconds that a chunk may lie here while further ones are ready
 LIMIT: Final = 64  # chunks in one send
 
 Steps = Generator[Any, Any, Any]
@@ -42,9 +44,11 @@ class Writer(NamedTuple):
 def gather(chunks: AsyncIterator[Any], token: CancelToken, writer: Writer) -> Awaitable[None]:
     """Write all ``chunks`` and the end of the body; no end after a cancel.
 
-    Each goes out as it comes. Only a generator that has shown, 16 times in a row, to have its next
-    chunk at hand is asked for that before the last one is written; what it then gives goes out
-    together, when it waits or after 64 chunks. So no chunk waits for one that is not there.
+    Each goes out as it comes. Only a generator that has shown, 16 times, to have its next chunk at
+    hand is asked for that before the last one is written; what it then gives goes out together:
+    when it waits, after 64 chunks, after a millisecond. So no chunk waits for one that is not
+    there. One that takes long to come back without waiting (it computes in the loop) is not asked
+    ahead any more until it has shown to be quick for longer.
 
     Any other iterator may count a chunk as taken when it is asked for the next one.
     """
@@ -68,13 +72,14 @@ class _Reader:
     """One async iterator, and what came out of it and was not written yet."""
 
     __slots__ = (
+        "_asked",
         "_chunks",
         "_count",
         "_loop",
         "_may_ask_ahead",
         "_ready",
         "_token",
-        "_waited",
+        "_trust_after",
         "_writer",
     )
 
@@ -85,8 +90,9 @@ class _Reader:
         self._loop: Loop = current_loop()
         self._may_ask_ahead = inspect.isasyncgen(chunks) and self._loop.steps_by_hand
         self._count = 0
+        self._trust_after = TRUST_AFTER
         self._ready: list[bytes] = []
-        self._waited = False
+        self._asked = 0.0  # when the generator began to look for its next chunk
 
     async def read(self) -> None:
         """Read it to its end."""
@@ -103,39 +109,44 @@ class _Reader:
         await self._writer.write(self._writer.last(self._count), more=False)
 
     async def _read_singly(self) -> bool:
-        """Write each chunk as it comes, until many in a row were quick; False at the end."""
+        """Write each chunk as it comes, until many were quick; False at the end."""
         now, token, (encode, _, write) = self._loop.now, self._token, self._writer
         quick = 0
         asked = now()
         async for chunk in self._chunks:
             if token.cancelled:
                 return False
-            quick = quick + 1 if now() - asked < QUICK else 0
+            quick += now() - asked < QUICK
             if data := encode(chunk):
                 await write(data)
             self._count += 1
             if not self._count % BREATHE_EVERY:
                 await self._loop.breathe()
-                if quick >= TRUST_AFTER and self._may_ask_ahead:
+                if quick >= self._trust_after and self._may_ask_ahead:
                     return True
             asked = now()
         return False
 
     async def _read_ahead(self) -> bool:
-        """Gather what is ready, until it has to be waited for; False at the end."""
-        token, encode, ready = self._token, self._writer.encode, self._ready
-        self._waited = False
+        """Write together what is ready, until that takes too long; False at the end."""
+        now, token, encode, ready = self._loop.now, self._token, self._writer.encode, self._ready
+        since = self._asked = now()
         async for chunk in self:
             if token.cancelled:
                 return False
+            came, asked = now(), self._asked
+            if not ready:
+                since = came
             ready.append(encode(chunk))
             self._count += 1
-            if self._waited:
-                await self._flush()
-                return True
-            if len(ready) >= LIMIT:
+            if len(ready) >= LIMIT or came - since > PATIENCE:
                 await self._flush()
                 await self._loop.breathe()
+            if came - asked > PATIENCE:
+                await self._flush()
+                self._trust_after = min(self._trust_after * DOUBT, TRUST_AFTER * DOUBT**2)
+                return True
+            self._asked = now()
         return False
 
     def __aiter__(self) -> Self:
@@ -147,10 +158,11 @@ class _Reader:
             signal = next(steps)
         except StopIteration as done:
             return done.value
-        self._waited = True
         if self._ready and (answer := await self._flush_before(steps)):
             return answer.pop()
-        return await resume(steps, signal)
+        chunk = await resume(steps, signal)
+        self._asked = self._loop.now()
+        return chunk
 
     async def _flush_before(self, steps: Steps) -> list[Any]:
         """Write what is there while the generator waits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Final
 
 import anyio.lowlevel
@@ -144,14 +145,22 @@ class Owner(ABC):
             # A send() that is blocked on a client which left is never released by some servers.
             self._interrupter.interrupt()
 
-    async def _forward(self, message: Message) -> None:
+    def _begin_send(self, message: Message) -> Awaitable[object] | None:
+        """Hand it to the server; return what is left of that, to be awaited at once, or None."""
         if self.sending_since is not None:  # a second task sends beside it: it has the interrupter
-            await self._server_send(message)
-            return
+            return self._server_send(message)
         self.sending_since = self._loop.now()
+        rest = None
         try:
-            if (rest := self._interrupter.begin(self._server_send(message))) is not None:
-                await rest
+            rest = self._interrupter.begin(self._server_send(message))
+        finally:
+            if rest is None:
+                self.sending_since = None
+        return None if rest is None else self._end_send(rest)
+
+    async def _end_send(self, rest: Awaitable[object]) -> None:
+        try:
+            await rest
         finally:
             self.sending_since = None
 

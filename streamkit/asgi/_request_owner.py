@@ -136,17 +136,14 @@ class RequestOwner(Owner):
             return
         self._note(message)
         try:
-            await self._forward(message)
+            if (rest := self._begin_send(message)) is not None:
+                await rest
         except anyio.get_cancelled_exc_class():
             if self.token.cancelled:
                 await close_orphans()  # noqa: ASYNC102 - it shields and limits itself
             raise
         except (Interrupted, OSError, RuntimeError) as error:
-            if not means_closed(error):
-                raise
-            if not isinstance(error, Interrupted):
-                self._send_failed(error)
-            await self._drop()
+            await self._not_sent(error)
         if self.response_complete:
             self._tell_app()
 
@@ -169,9 +166,13 @@ class RequestOwner(Owner):
             # Before it is forwarded: the disconnect that follows is not the client's doing.
             self.response_complete = True
 
-    def _send_failed(self, error: Exception) -> None:
-        self.response_complete = False
-        self.source.cancel(Reason.CLIENT_DISCONNECT, f"sending failed: {error}")
+    async def _not_sent(self, error: Exception) -> None:
+        if not means_closed(error):
+            raise error
+        if not isinstance(error, Interrupted):
+            self.response_complete = False
+            self.source.cancel(Reason.CLIENT_DISCONNECT, f"sending failed: {error}")
+        await self._drop()
 
     async def dismiss(self) -> None:
         """Give the server an answer that nobody will read.

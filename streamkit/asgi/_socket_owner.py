@@ -241,7 +241,8 @@ class SocketOwner(Owner):
         if not self._sends % BREATHE_EVERY:
             await anyio.lowlevel.checkpoint()  # a send() that never waits would keep us deaf
         try:
-            await self._forward(message)
+            if (rest := self._begin_send(message)) is not None:
+                await rest
         except (Interrupted, OSError, RuntimeError) as error:
             if not means_closed(error):
                 raise

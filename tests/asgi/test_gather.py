@@ -1,6 +1,7 @@
 """What is ready without waiting goes out in one send, and nothing waits for what is not there."""
 
 import asyncio
+import time
 
 import anyio
 import pytest
@@ -187,6 +188,50 @@ async def test_a_timeout_of_the_generator_strikes_it_alone_while_chunks_are_writ
     await response({"type": "http", "headers": []}, receive, send)
 
     assert b"".join(sent).decode() == text_of(QUICK_UNTIL + 30) + "late"
+
+
+async def test_short_bursts_go_out_together_once_many_chunks_were_at_hand() -> None:
+    async def bursts():
+        for _ in range(40):
+            await anyio.sleep(1)
+            for _ in range(8):
+                yield "x"
+
+    sends = Sends(lambda: ByteStream(cancellable(bursts())))
+
+    await sends.run()
+
+    assert b"".join(sends.bodies) == b"x" * 320
+    assert [body for body in sends.bodies if body][-36:] == [b"x" * 8] * 36
+
+
+@pytest.mark.realtime
+@pytest.mark.blocks_the_loop
+async def test_a_generator_that_computes_in_the_loop_delays_its_chunks_once_and_not_again() -> None:
+    clock = time.thread_time  # of this thread alone: what else the machine does is not counted
+    made: list[float] = []
+    delayed: list[float] = []
+
+    async def computes_now_and_then():
+        for index in range(100):
+            ready_at = clock() + (0.004 if index > QUICK_UNTIL and index % 4 == 0 else 0)
+            while clock() < ready_at:
+                pass
+            made.append(clock())
+            yield "x"
+
+    async def send(message):
+        for _ in message.get("body", b""):
+            delayed.append(clock() - made[len(delayed)])
+
+    async def receive():
+        await anyio.sleep_forever()
+
+    response = ByteStream(cancellable(computes_now_and_then()))
+    await response({"type": "http", "headers": []}, receive, send)
+
+    assert len(delayed) == 100
+    assert len([each for each in delayed if each > 0.003]) <= 4
 
 
 async def test_an_iterator_that_counts_what_was_taken_is_not_asked_ahead() -> None:
