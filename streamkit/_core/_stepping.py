@@ -16,10 +16,10 @@ def resume(steps: Generator[Any, Any, Any], signal: object) -> Generator[Any, An
     while True:
         try:
             yield signal
-        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - handed to who waits
             try:
                 signal = steps.throw(error)
             except StopIteration as done:
-                return done.value
+                return done.value  # noqa: ASYNC104 - who waits has answered it
         else:
             return (yield from steps)

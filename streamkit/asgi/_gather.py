@@ -170,14 +170,13 @@ class _Reader:
         A cancel that strikes meanwhile is the generator's, for a timeout of its own may be behind
         it. Return its answer, if it has one.
         """
-        cancelled = anyio.get_cancelled_exc_class()
         try:
             await self._flush()
-        except cancelled as error:
-            return [await _throw(steps, error)]  # noqa: ASYNC102 - what it awaits is its own affair
+        except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103 - it is raised in there
+            return [await _throw(steps, error)]  # noqa: ASYNC102, ASYNC104
         except Exception:
-            with contextlib.suppress(StopAsyncIteration, cancelled):
-                await _throw(steps, cancelled())  # noqa: ASYNC120
+            with contextlib.suppress(StopAsyncIteration, anyio.get_cancelled_exc_class()):
+                await _throw(steps, anyio.get_cancelled_exc_class()())  # noqa: ASYNC120
             raise
         return []
 

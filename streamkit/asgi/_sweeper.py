@@ -51,7 +51,8 @@ class Sweeper:
 
     def wake(self) -> None:
         """There is a request to look after."""
-        if self._timer is None:
+        # An app may outlive its loop, and the timer with it: test clients make one a request.
+        if self._timer is None or self._loop is None or not self._loop.is_current():
             self._loop = current_loop()
             self._arm(self._loop)
 

@@ -1,5 +1,7 @@
 """Shutdown: told by the signal, graced, cancelled with reason drain, proved; never the client's."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from streamkit._core import Reason, held
+from streamkit._core import Reason, current_token, held
 from streamkit.asgi import CancellationMiddleware
 from streamkit.streams import cancellable
-from streamkit.testing import Exchange, Lifespan
+from streamkit.testing import Exchange, Lifespan, VirtualTimeLoop
 
 
 @pytest.fixture
@@ -131,6 +133,29 @@ async def test_a_loop_that_is_blocked_is_measured_and_reported(log, caplog):
         await exchange.wait_chunks(1)
         assert app.sweeper.blocked_for == 0
         exchange.leave()
+
+
+def test_an_app_that_outlives_its_loop_is_looked_after_in_the_next_one():
+    reasons = []
+
+    async def app(scope, receive, send) -> None:
+        token = current_token()
+        token.add_listener(lambda cancellation: reasons.append(cancellation.reason))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not token.cancelled:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async def stall() -> None:
+        exchange = Exchange(middleware, stops_reading_after_chunks=1, leaves_after_seconds=60)
+        with contextlib.suppress(Exception):
+            await exchange.run()
+
+    middleware = CancellationMiddleware(app)
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(stall())
+
+    assert reasons == [Reason.WRITE_STALLED, Reason.WRITE_STALLED]
 
 
 @pytest.mark.realtime
