@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from typing import Any, Final, cast
 
 from ._loop import Interrupted, Interrupter, Signal, Task, Timer
@@ -62,7 +63,21 @@ class AsyncioLoop:
         task.add_done_callback(_detached.discard)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]], name: str) -> Task:
-        return self.loop.create_task(work(), name=name)
+        begun = _Begun(work())
+        context = copy_context()
+        task = self.loop.create_task(begun.go_on(), name=name, context=context)
+        # As that task, so that scopes and timeouts in there are its own: see asyncio's "Extending".
+        creator = asyncio.current_task(self.loop)
+        if creator is not None:
+            asyncio._leave_task(self.loop, creator)
+        asyncio._enter_task(self.loop, task)
+        try:
+            context.run(begun.begin)
+        finally:
+            asyncio._leave_task(self.loop, task)
+            if creator is not None:
+                asyncio._enter_task(self.loop, creator)
+        return task
 
     def signal(self) -> Signal:
         return asyncio.Event()
@@ -91,6 +106,37 @@ class AsyncioLoop:
     def thread_parked(self) -> None:
         if (hook := getattr(self.loop, "thread_parked", None)) is not None:
             hook()
+
+
+class _Begun:
+    """A coroutine whose first step is made before its task has its turn.
+
+    From Python 3.12 on, eager tasks do it.
+    """
+
+    __slots__ = ("_error", "_over", "_signal", "_steps")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._steps: Generator[Any, Any, Any] = coroutine.__await__()
+        self._signal: object = None
+        self._over = False
+        self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Make the first step."""
+        try:
+            self._signal = next(self._steps)
+        except StopIteration:
+            self._over = True
+        except BaseException as error:  # noqa: BLE001 - its task ends with it
+            self._error = error
+
+    async def go_on(self) -> None:
+        """Make all others; what the task runs."""
+        if self._error is not None:
+            raise self._error
+        if not self._over:
+            await resume(self._steps, self._signal)
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Any:

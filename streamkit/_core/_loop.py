@@ -57,7 +57,10 @@ class Loop(Protocol):
         """Start a task that outlives its creator; the loop holds it strongly until it ends."""
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]], name: str) -> Task:
-        """Start a task that whoever started it holds on to, and cancels."""
+        """Start a task that whoever started it holds on to, and cancels.
+
+        On asyncio, its first step is made at once.
+        """
         ...
 
     def signal(self) -> Signal:

@@ -329,7 +329,9 @@ class CancelSource:
         return self.token._loop
 
     def _follow(self, parent: Cancellation) -> None:
-        self._cancel(parent.caused(at=self._loop.now(), phase=self.phase))
+        # Before it was told what it does, it does what its parent did.
+        phase = self.phase or parent.phase
+        self._cancel(parent.caused(at=self._loop.now(), phase=phase))
 
     def _expire(self, after: float) -> None:
         self.cancel(Reason.DEADLINE, f"the deadline of {after:.3g} s passed")

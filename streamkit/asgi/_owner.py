@@ -96,8 +96,9 @@ class Owner(ABC):
 
     def stop(self) -> None:
         """The app has returned: read no more, and have nothing cancelled on its behalf."""
-        if self._reader is not None:
-            self._reader.cancel()
+        reader, self._reader = self._reader, None  # else its end would hold us, and we it
+        if reader is not None:
+            reader.cancel()
         self.source.finish()
 
     @abstractmethod

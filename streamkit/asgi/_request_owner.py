@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 from starlette.types import Message, Receive, Scope, Send
 
-from streamkit._core import Cancellation, Interrupted, Reason
+from streamkit._core import Cancellation, Interrupted, Phase, Reason
 from streamkit.streams import close_orphans
 
 from ._owner import READ_AHEAD, Owner, means_closed
@@ -40,6 +40,7 @@ class RequestOwner(Owner):
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
+        self.source.phase = Phase.READING
         self.response_started = False
         self.response_complete = False
         self._piece: Message | None = None  # the next one for the app

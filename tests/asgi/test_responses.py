@@ -238,8 +238,8 @@ async def test_a_generator_that_never_awaits_hears_of_the_client_that_left(log):
 @both
 async def test_nothing_is_entered_for_a_client_that_left_before(kind, log):
     app = CancellationMiddleware(app_of(lambda: kind(worker(log))))
-    exchange = Exchange(app, leaves_after_seconds=0)
-    await exchange.run()
+    async with Exchange(app) as exchange:
+        exchange.leave()  # before the app has had its first turn
 
     assert exchange.status is None
     assert log == []

@@ -156,7 +156,7 @@ async def cut_in_every_turn(scene: Scene, way: str) -> None:
 
     report = await every_moment(scene.run, lambda: scene.act(way), check=lambda: scene.check(way))
 
-    assert report.runs > 5
+    assert report.runs > 3  # in as few turns as a request takes where nothing waits
     outcomes = {ending.outcome for ending in scene.app.runner.statistics().ended}
     assert outcomes == {"finished", "cancelled"}
 

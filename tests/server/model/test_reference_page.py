@@ -14,4 +14,6 @@ async def test_the_routes_of_a_model_class_on_the_page_are_those_that_there_are(
     section = PAGE.split("## A model class\n")[1].split("**The body**")[0]
     described = set(re.findall(r"`(?:GET|POST) ([^`]+)`", section))
 
-    assert described == set(serve(Gives(1)).paths) - set(create_app().paths)
+    paths, of_an_engine_too = set(serve(Gives(1)).paths), set(create_app().paths)
+    assert described <= paths
+    assert paths - described <= of_an_engine_too
