@@ -128,7 +128,7 @@ class _Begun:
             self._signal = next(self._steps)
         except StopIteration:
             self._over = True
-        except BaseException as error:  # noqa: BLE001 - its task ends with it
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - its task ends with it
             self._error = error
 
     async def go_on(self) -> None:
