@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 import anyio
 
 from streamkit._core import Cancellation, current_loop
-from streamkit.engines import Chunk, Job
+from streamkit.engines import Chunk, Generation, Job, Usage
 from streamkit.engines._opening import Opening
 from streamkit.engines._pumped import PumpedRun
 
@@ -108,3 +109,115 @@ class RunsOn(Connected):
         self.closed = True
         await super().aclose()
         await anyio.sleep(2 * self.step)
+
+
+class Complaining(ById):
+    """Its abort works, and raises."""
+
+    async def stream(self, job: Job) -> AsyncGenerator[Chunk]:
+        async def abort() -> None:
+            await self.engine.abort(job.id)
+            raise ConnectionResetError("the engine hung up")
+
+        await self.engine.submit(job.id, job.request.prompt, job.max_tokens or 100)
+        job.registered(abort)
+        async for text, last in self.engine.outputs(job.id):
+            yield Chunk(text, finish_reason="length" if last else None)
+
+
+class Twisted(ById):
+    """Hands out generations of somebody else's making, with one thing wrong."""
+
+    def __init__(self, twist: type[Twist]) -> None:
+        super().__init__(WordEngine())
+        self.twist = twist
+
+    def open(self, request: Any, **options: Any) -> Any:
+        return self.twist(super().open(request, **options))
+
+
+class Twist:
+    """A generation that passes everything on to another."""
+
+    def __init__(self, inner: Generation) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __aiter__(self) -> Any:
+        return self
+
+    def __anext__(self) -> Any:
+        return self.inner.__anext__()
+
+
+class SaysYes(Twist):
+    def cancel(self, cancellation: Cancellation) -> bool:
+        self.inner.cancel(cancellation)
+        return True
+
+
+class Raises(Twist):
+    async def __anext__(self) -> Chunk:
+        try:
+            return await self.inner.__anext__()
+        except StopAsyncIteration:
+            if self.inner.cancellation is not None:
+                raise ConnectionError("cancelled") from None
+            raise
+
+
+class GivesMore(Twist):
+    more = 1
+
+    async def __anext__(self) -> Chunk:
+        try:
+            return await self.inner.__anext__()
+        except StopAsyncIteration:
+            if self.inner.cancellation is None or not self.more:
+                raise
+        self.more -= 1
+        await anyio.sleep(0.001)
+        return Chunk("one more ")
+
+
+class EndsLate(Twist):
+    async def __anext__(self) -> Chunk:
+        try:
+            return await self.inner.__anext__()
+        except StopAsyncIteration:
+            await anyio.sleep(0.5)
+            raise
+
+
+class Miscounts(Twist):
+    @property
+    def usage(self) -> Usage:
+        usage = self.inner.usage
+        return replace(usage, handed_over=usage.handed_over + 1)
+
+
+class ForgetsItsEnd(Twist):
+    """A cancel after the end is recorded all the same."""
+
+    late: Cancellation | None = None
+
+    def cancel(self, cancellation: Cancellation) -> bool:
+        self.late = cancellation
+        return self.inner.cancel(cancellation)
+
+    @property
+    def cancellation(self) -> Cancellation | None:
+        return self.inner.cancellation or self.late
+
+
+class SubmitsAnyway(Twist):
+    """What is cancelled before it was read is submitted, and then cancelled."""
+
+    def cancel(self, cancellation: Cancellation) -> bool:
+        run = self.inner.run  # type: ignore[attr-defined]
+        if run._loop is None:
+            run._start()
+            run.registered()
+        return run.cancel(cancellation)

@@ -31,7 +31,8 @@ class WordEngine:
 
     Closing ``outputs()`` stops nothing. ``flaw``: ``"prefix"`` matches ids by prefix, ``"leaks"``
     keeps a record of what was aborted, ``"deaf"`` reads aborts and does nothing,
-    ``"patient"`` keeps those of waiting requests until they run, ``"busy"`` those in prefill.
+    ``"patient"`` keeps those of waiting requests until they run, ``"busy"`` those in prefill,
+    ``"ghost"`` strikes an aborted one off its books and computes it for a while.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class WordEngine:
         self.steps = 0
         self.tokens = 0
         self.dead: EngineDead | None = None
+        self._ghost_steps = 0
         self._told: list[str] = []
         self._fences: list[asyncio.Event] = []
         self._loop: asyncio.Task[None] | None = None
@@ -122,8 +124,9 @@ class WordEngine:
             self._loop = asyncio.create_task(self._run())  # noqa: TID251 - as engines do
 
     async def _run(self) -> None:
-        while self.entries:
+        while self.entries or self._ghost_steps:
             await anyio.sleep(self.step)
+            self._haunt()
             for entry in list(self.entries.values())[: self.slots]:
                 self._work_on(entry)
             self.steps += 1
@@ -153,7 +156,13 @@ class WordEngine:
             return waits
         return self.flaw == "busy" and not waits and entry.prompt_left > 0
 
+    def _haunt(self) -> None:
+        if self._ghost_steps:
+            self._ghost_steps -= 1
+            self.tokens += 1
+
     def _drop(self, entry: Entry) -> None:
+        self._ghost_steps = 20 if self.flaw == "ghost" else 0
         del self.entries[entry.id]
         entry.outputs.put_nowait(None)
         if self.flaw == "leaks":

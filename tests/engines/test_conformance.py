@@ -9,13 +9,30 @@ from typing import Any
 
 import pytest
 
-from streamkit.engines import Engine, FakeEngine, Proof
+from streamkit.engines import Engine, FakeEngine, LadderLimits, Proof
 from streamkit.engines._fake._lies import LIES
 from streamkit.testing import PHASES, WAYS, CheckPlan, EngineReport, check_engine
 from streamkit.testing.check import main
 
 from .adapters import BY_ID, ById, ByIdAnswering, Connected, Threaded
-from .adapters_flawed import Blind, Careless, Hasty, Literal, Littering, RunsOn
+from .adapters_flawed import (
+    Blind,
+    Careless,
+    Complaining,
+    EndsLate,
+    ForgetsItsEnd,
+    GivesMore,
+    Hasty,
+    Literal,
+    Littering,
+    Miscounts,
+    Raises,
+    RunsOn,
+    SaysYes,
+    SubmitsAnyway,
+    Twist,
+    Twisted,
+)
 from .stand_in import WordEngine
 
 pytestmark = [pytest.mark.asyncio_only, pytest.mark.timeout(120)]
@@ -82,7 +99,10 @@ async def test_each_asynchronous_driver_passes_in_full(make: Callable[[], Engine
 
 @pytest.mark.realtime
 async def test_the_driver_of_threads_passes_in_full() -> None:
-    report = await check_engine(Threaded, replace(CheckPlan(), cancels=100))
+    plan = CheckPlan(cancels=100, bound=5, wake_bound=2, canary_slack=2, block_limit=2)
+    limits = LadderLimits(stop_bound=5)  # a busy machine may stand still for a second
+
+    report = await check_engine(lambda: Threaded(limits=limits), plan)
 
     report.raise_if_failed()
     assert report.verified["proof"] == "claims joined; gave joined at least"
@@ -156,6 +176,43 @@ async def test_an_adapter_that_is_wrong_is_caught(make: Callable[[], Engine], cl
     report = await check_engine(make, plan)
 
     assert claim in claims(report)
+
+
+@pytest.mark.parametrize(
+    ("twist", "claim", "seen"),
+    [
+        (SaysYes, "cancel", "should be True"),
+        (Raises, "reader", "instead of ending"),
+        (GivesMore, "reader", "1 tokens after the cancel"),
+        (EndsLate, "reader", "ended only 0.5 s"),
+        (Miscounts, "books", "handed over"),
+        (ForgetsItsEnd, "books", "had ended was cancelled"),
+        (SubmitsAnyway, "stop", "submitted all the same"),
+    ],
+)
+async def test_a_generation_that_is_wrong_is_caught(
+    twist: type[Twist], claim: str, seen: str
+) -> None:
+    plan = replace(
+        CheckPlan(), cancels=4, phases=("new", "decode", "after the end"), ways=("cancel", "twice")
+    )
+
+    report = await check_engine(lambda: Twisted(twist), plan)
+
+    assert seen in "".join(finding.seen for finding in report.findings if finding.claim == claim)
+
+
+async def test_an_abort_that_raises_is_caught() -> None:
+    report = await check_engine(lambda: Complaining(WordEngine()), SHORT)
+
+    assert claims(report) == {"abort"}
+    assert "ConnectionResetError" in str(report)
+
+
+async def test_what_computes_behind_empty_books_is_caught() -> None:
+    report = await check_engine(lambda: ById(WordEngine(slots=4, flaw="ghost")), SHORT)
+
+    assert "tokens in ten steps when all had been ended" in str(report)
 
 
 async def test_an_early_cancel_is_lost_only_early() -> None:

@@ -382,7 +382,7 @@ async def test_a_slow_reader_makes_the_thread_wait() -> None:
 @threads
 async def test_a_thread_that_had_left_already_is_proof_enough(asked: Ask) -> None:
     engine = Threaded()
-    generation = engine.generate("w", max_tokens=24)  # more than its reader's side keeps
+    generation = engine.generate("w", max_tokens=30)  # more than its reader's side keeps, by far
     await anext(generation)
     while engine.statistics().running:  # noqa: ASYNC110 - the books have no event
         await anyio.sleep(0.001)

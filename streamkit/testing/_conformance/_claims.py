@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Final, NamedTuple, TypeAlias
 
 import anyio
@@ -79,14 +80,16 @@ def _cancel_prefill(bench: Bench, attempts: Attempts) -> Verdict:
     claimed, pace = bench.engine.capabilities.cancel_prefill, bench.pace
     rest = (1 - PREFILL_AT) * pace.long_first_token
     stops = [each.trial.stopped for each in _in_phase(attempts, "prefill")]
-    took = max((seconds for seconds in stops if seconds is not None), default=None)
+    known = [seconds for seconds in stops if seconds is not None]
+    # The median: one that a busy machine delayed is held against the bound, not against the claim.
+    took = median(known) if known else None
     if took is None or rest < TELLING * max(pace.step, pace.first_token):
         return Verdict(
             "unseen",
             f"the prefill of the long prompt takes {pace.long_first_token:.3g} s and a step "
             f"{pace.step:.3g} s: a longer prompt would tell",
         )
-    what = f"stopped after {took:.3g} s at most, of a rest of {rest:.3g} s"
+    what = f"stopped after {took:.3g} s, of a rest of {rest:.3g} s"
     inside = took < rest / 2
     if claimed == "none":
         return Verdict("less" if inside else "seen", f"claims 'none'; {what}")

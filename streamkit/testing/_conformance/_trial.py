@@ -22,6 +22,8 @@ PREFILL_AT: Final = 0.3  # of the time that the whole prefill takes
 
 # A reader that waits cannot let go of what it waits for, and one that has not read cannot stall.
 BETWEEN_READS: Final = frozenset({"first token", "decode", "last token"})
+# The others take a turn of the loop, or longer: what is made meanwhile is nobody's fault.
+AT_ONCE: Final = frozenset({"cancel", "twice", "stall", "close"})
 NO_READER: Final = frozenset({"new", "after the end"})
 
 
@@ -133,7 +135,7 @@ class Attempt:
     # -- how it is left ------------------------------------------------------------------------
 
     async def _leave(self) -> None:
-        if self.trial.way != "thread":  # it takes a while to get there
+        if self.trial.way in AT_ONCE:
             self.made_before = self.bench.tokens()
         try:
             await _LEAVE[self.trial.way](self)
