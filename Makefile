@@ -11,7 +11,8 @@ READY := $(VENV)/.ready
 # 9xx: optional, for who wants a checkpoint in each async call; ours may return at once.
 UNASKED := ASYNC109,ASYNC124,ASYNC9
 # vLLM's environment has 2 GB and takes minutes to make, so that checkouts share it, one for each set
-# of pins; streamkit itself is found by PYTHONPATH, not installed in it.
+# of pins; streamkit itself is found by PYTHONPATH, not installed in it. It is compiled, for each of
+# vLLM's processes imports 20,000 files.
 VLLM_PINS := constraints-vllm.txt
 VLLM_VENV ?= $(HOME)/.cache/streamkit/vllm-$(firstword $(shell cksum $(VLLM_PINS)))
 VLLM_READY := $(VLLM_VENV)/.ready
@@ -61,7 +62,7 @@ instructions: $(READY) ## what the processor does for a token, a request, a canc
 # The stamp is an order-only prerequisite: what it depends on is the pins' content, in its path.
 $(VLLM_READY):
 	$(PYTHON) -m venv --clear $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --no-compile --no-deps --disable-pip-version-check -r $(VLLM_PINS)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r $(VLLM_PINS)
 	@touch $@
 
 test-vllm: | $(VLLM_READY) ## the adapter for vLLM on the real engine, on the CPU (Linux, x86-64)

@@ -391,6 +391,7 @@ async def test_what_it_was_given_it_leaves_alone() -> None:
     await engine.aclose()
 
     assert not llm.shut_down
+    assert llm.logger_manager.stat_loggers == []
     with pytest.raises(EngineFailed, match="is closed"):
         await read(engine.generate("w"))
 

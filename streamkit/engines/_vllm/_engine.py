@@ -104,8 +104,9 @@ class VLLMEngine(AsyncEngine):
             try:
                 llm = await anyio.to_thread.run_sync(_make, self._args, abandon_on_cancel=True)
             except anyio.get_cancelled_exc_class():
+                # Not terminate(): a core that is being made puts that off until it has been made.
                 for child in set(multiprocessing.active_children()) - before:
-                    child.terminate()
+                    child.kill()
                 raise
             self._attach(llm)
         # What vLLM does in the loop begins with its first call; until then a death goes unseen.
@@ -190,6 +191,9 @@ class VLLMEngine(AsyncEngine):
         Idempotent. vLLM takes some seconds for that, in a thread.
         """
         await super().aclose()
+        if self._books is not None:
+            self._llm.logger_manager.stat_loggers.remove(self._books)
+            self._books = None
         if self._args is not None and self._llm is not None:
             llm, self._llm = self._llm, None
             await anyio.to_thread.run_sync(llm.shutdown, abandon_on_cancel=True)

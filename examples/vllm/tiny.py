@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONTEXT = 8192
+CONTEXT = 16_384
 _CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
