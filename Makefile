@@ -10,17 +10,17 @@ READY := $(VENV)/.ready
 # 109: our timeouts bound how long we ask. 124: an interface says what is async, not a body.
 # 9xx: optional, for who wants a checkpoint in each async call; ours may return at once.
 UNASKED := ASYNC109,ASYNC124,ASYNC9
-# vLLM's environment has 2 GB and takes minutes to make, so that checkouts share it, one for each set
-# of pins; streamkit itself is found by PYTHONPATH, not installed in it. It is compiled, for each of
-# vLLM's processes imports 20,000 files.
-VLLM_PINS := constraints-vllm.txt
-VLLM_VENV ?= $(HOME)/.cache/streamkit/vllm-$(firstword $(shell cksum $(VLLM_PINS)))
-VLLM_READY := $(VLLM_VENV)/.ready
+# The engines' environment has 2 GB and takes minutes to make, so that checkouts share it, one for
+# each set of pins; streamkit itself is found by PYTHONPATH, not installed in it. It is compiled, for
+# each of vLLM's processes imports 20,000 files.
+ENGINES_PINS := constraints-engines.txt
+ENGINES_VENV ?= $(HOME)/.cache/streamkit/engines-$(firstword $(shell cksum $(ENGINES_PINS)))
+ENGINES_READY := $(ENGINES_VENV)/.ready
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
 
-.PHONY: bench help demo test test-openai-node test-vllm suite canary fast servers budgets instructions lint types coverage lowest constraints format clean
+.PHONY: bench help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,13 +60,13 @@ instructions: $(READY) ## what the processor does for a token, a request, a canc
 	$(BIN)/python -m tests.costs.instructions
 
 # The stamp is an order-only prerequisite: what it depends on is the pins' content, in its path.
-$(VLLM_READY):
-	$(PYTHON) -m venv --clear $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r $(VLLM_PINS)
+$(ENGINES_READY):
+	$(PYTHON) -m venv --clear $(ENGINES_VENV)
+	$(ENGINES_VENV)/bin/python -m pip install --quiet --no-deps --disable-pip-version-check -r $(ENGINES_PINS)
 	@touch $@
 
-test-vllm: | $(VLLM_READY) ## the adapter for vLLM on the real engine, on the CPU (Linux, x86-64)
-	PYTHONPATH=$(CURDIR) $(VLLM_VENV)/bin/python -m pytest -c pytest-vllm.toml $(ARGS)
+test-engines: | $(ENGINES_READY) ## the adapters on the real engines, on the CPU (Linux, x86-64)
+	PYTHONPATH=$(CURDIR) $(ENGINES_VENV)/bin/python -m pytest -c pytest-engines.toml $(ARGS)
 
 lint: $(READY) ## style, format, cancellation hygiene, layers
 	$(BIN)/ruff check

@@ -1,6 +1,6 @@
 """From a closed connection to an engine that has stopped: streamkit's server and vLLM's own.
 
-``python -m benchmarks.vllm_close_to_stopped``, with vLLM installed (``make test-vllm`` has an
+``python -m benchmarks.vllm_close_to_stopped``, with vLLM installed (``make test-engines`` has an
 environment). Both serve the same tiny model on the CPU and are asked in turn, so that whatever else
 the machine does meets both. Each sample is a completion that is left after its first tokens, as a
 stream or as one answer, and the time from ``close()`` until its engine says that it is idle, which

@@ -1,4 +1,4 @@
-"""The adapter for vLLM against a stub that has vLLM's corners; tests/vllm has the real engine."""
+"""The adapter for vLLM against a stub that has vLLM's corners; tests/real/vllm has the real engine."""
 
 from __future__ import annotations
 

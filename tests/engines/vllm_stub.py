@@ -5,7 +5,7 @@ lost; closing a generator that is being read is an error; an abort ends the cons
 the core at the end of its step; an abort by the caller's id leaves the parent of ``n`` > 1 behind;
 a request that is cancelled while it is sent is left behind; a core that was killed answers nothing.
 
-Its members are compared with the real ones in tests/vllm/test_contract.py.
+Its members are compared with the real ones in tests/real/vllm/test_contract.py.
 """
 
 from __future__ import annotations

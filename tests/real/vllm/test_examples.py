@@ -16,7 +16,7 @@ import pytest
 from benchmarks.vllm_close_to_stopped import IDLE_LIMIT, free_port, get, started, wait_ready
 from examples.vllm import tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONG = 4000
 
 
