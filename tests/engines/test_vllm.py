@@ -1,4 +1,4 @@
-"""The adapter for vLLM against a stub that has vLLM's corners; tests/real/vllm has the real engine."""
+"""The adapter for vLLM against a stub that has its corners; tests/real/vllm has the engine."""
 
 from __future__ import annotations
 
