@@ -18,9 +18,10 @@ from ._base import (
     TokenLogprob,
     Usage,
 )
-from ._factory import build, engine_names, engine_options
+from ._factory import build, engine_names, engine_options, known_engine
 from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
 from ._job import Abort, Job
+from ._known import KnownEngine
 from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
@@ -38,6 +39,7 @@ __all__ = [
     "Generation",
     "GenerationRequest",
     "Job",
+    "KnownEngine",
     "LadderLimits",
     "Loads",
     "Message",
@@ -58,5 +60,6 @@ __all__ = [
     "build",
     "engine_names",
     "engine_options",
+    "known_engine",
     "prove_stopped",
 ]

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 from . import _fake, _vllm
 from ._base import Engine
+from ._known import KnownEngine
 from ._options import Option, parse_options
 
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    make: Callable[..., Engine]
-    options: Mapping[str, Option]
-
-
-_ENGINES: Final[Mapping[str, _Known]] = {
-    "fake": _Known(_fake.FakeEngine, _fake.OPTIONS),
-    "vllm": _Known(_vllm.from_options, _vllm.OPTIONS),
+_ENGINES: Final[Mapping[str, KnownEngine]] = {
+    known.name: known
+    for known in (
+        _fake.KNOWN,
+        _vllm.KNOWN,
+    )
 }
 
 
@@ -34,7 +30,7 @@ def engine_options(name: str) -> tuple[Option, ...]:
     Raises:
         ValueError: There is no such engine; the message lists those that there are.
     """
-    return tuple(_known(name).options.values())
+    return tuple(known_engine(name).options.values())
 
 
 def build(name: str, options: Mapping[str, str] | None = None) -> Engine:
@@ -49,12 +45,17 @@ def build(name: str, options: Mapping[str, str] | None = None) -> Engine:
             says what there is, or what was expected.
         MissingPackage: The engine is a package of its own that is not installed.
     """
-    known = _known(name)
+    known = known_engine(name)
     values: dict[str, Any] = parse_options(name, known.options, options or {})
     return known.make(**values)
 
 
-def _known(name: str) -> _Known:
+def known_engine(name: str) -> KnownEngine:
+    """What is known of an engine, installed or not.
+
+    Raises:
+        ValueError: There is no such engine; the message lists those that there are.
+    """
     if name not in _ENGINES:
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(engine_names())}")
     return _ENGINES[name]

@@ -7,6 +7,14 @@ import importlib.util
 from streamkit.errors import MissingPackage
 
 
+def is_installed(package: str) -> bool:
+    """Whether the package can be imported; a dotted name is one that belongs to several owners."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what is in front of its dot
+        return False
+
+
 def check_installed(package: str, *, engine: str, install: str) -> None:
     """Return if the package can be imported; it is not, for that can take seconds.
 
@@ -18,7 +26,7 @@ def check_installed(package: str, *, engine: str, install: str) -> None:
     Raises:
         MissingPackage: It is not installed.
     """
-    if importlib.util.find_spec(package) is None:
+    if not is_installed(package):
         raise MissingPackage(
             f"engine {engine} needs the package {package}, which is not installed: {install}"
         )

@@ -15,6 +15,7 @@ __all__ = ["main"]
 _COMMANDS: Final = {
     "serve": ("streamkit.server._serve", "serve a model class or an engine over HTTP"),
     "check": ("streamkit.server._check", "say how a model class will be cancelled"),
+    "engines": ("streamkit.server._engines", "list the engines, and what a cancel does to each"),
     "demo": ("streamkit.server.demo", "watch clients leave, and the engine stop"),
 }
 _LIST: Final = "\n".join(f"  {name:8}{purpose}" for name, (_, purpose) in _COMMANDS.items())

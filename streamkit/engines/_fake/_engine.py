@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -26,6 +27,21 @@ CONTEXT_LIMIT: Final = 1 << 20  # tokens of one sequence; more is a mistake, not
 CHOICES_LIMIT: Final = 128  # as OpenAI's API has it
 # Each word is as likely as any other, at whatever temperature.
 TAKES: Final = frozenset({"prompt_ids", "temperature", "top_p", "seed", "logprobs"})
+# As long as it does not lie.
+CAPABILITIES: Final = Capabilities(
+    cancel_queued=True,
+    cancel_prefill="chunk",
+    extra_steps=1,
+    answers_cancel="always",
+    early_cancel_safe=False,
+    fence=True,
+    observes=True,
+    backpressure=False,
+    thread_safe_cancel=False,
+    kill=False,
+    proof=Proof.OBSERVED,
+    takes=TAKES,
+)
 
 OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
@@ -137,20 +153,7 @@ class FakeEngine(EngineBase):
     @property
     def capabilities(self) -> Capabilities:
         """What is true of it, as long as it does not lie."""
-        return Capabilities(
-            cancel_queued=True,
-            cancel_prefill="chunk",
-            extra_steps=1,
-            answers_cancel="always",
-            early_cancel_safe=False,
-            fence=True,
-            observes=True,
-            backpressure=False,
-            thread_safe_cancel=False,
-            kill=self._machine.kill,
-            proof=Proof.OBSERVED,
-            takes=TAKES,
-        )
+        return replace(CAPABILITIES, kill=self._machine.kill)
 
     @property
     def failure(self) -> BaseException | None:

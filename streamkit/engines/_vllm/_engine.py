@@ -25,7 +25,7 @@ from ._words import chunks_of, has_template, in_our_words, is_death, prompt_of, 
 INSTALL: Final = "pip install vllm"
 FENCE_CHECK: Final = 0.25  # seconds
 
-_CAPABILITIES: Final = Capabilities(
+CAPABILITIES: Final = Capabilities(
     cancel_queued=True,
     cancel_prefill="chunk",
     extra_steps=1,
@@ -74,7 +74,7 @@ class VLLMEngine(AsyncEngine):
     def __init__(
         self, engine: object, *, name: str = "vllm", limits: LadderLimits | None = None
     ) -> None:
-        super().__init__(name, _CAPABILITIES, limits)
+        super().__init__(name, CAPABILITIES, limits)
         self._llm: Any = None
         self._books: Books | None = None
         self._defaults: Mapping[str, Any] = {}
@@ -223,13 +223,13 @@ class VLLMEngine(AsyncEngine):
         if loggers is not None:
             self._books = Books()
             loggers.stat_loggers.append(self._books)
-        takes = set(_CAPABILITIES.takes)
+        takes = set(CAPABILITIES.takes)
         if has_template(self._tokenizer):
             takes.add("messages")
         # A step that was scheduled ahead is computed as well.
         ahead = 1 if config.scheduler_config.async_scheduling else 0
         self._capabilities = replace(
-            _CAPABILITIES,
+            CAPABILITIES,
             extra_steps=1 + ahead,
             observes=self._books is not None,
             takes=frozenset(takes),
