@@ -63,8 +63,11 @@ class StreamCancelled(StreamkitError):
     """
 
     def __init__(self, cancellation: Cancellation) -> None:
-        super().__init__(str(cancellation))
+        super().__init__(cancellation)  # as text only when somebody asks: most are never shown
         self.cancellation = cancellation
+
+    def __str__(self) -> str:
+        return str(self.cancellation)
 
 
 class EngineFailed(StreamkitError):

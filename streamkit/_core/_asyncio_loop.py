@@ -49,7 +49,10 @@ class AsyncioLoop:
         return asyncio._get_running_loop() is self.loop
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        self.loop.call_soon_threadsafe(call)
+        if self.is_current():
+            self.loop.call_soon(call)
+        else:
+            self.loop.call_soon_threadsafe(call)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         return self.loop.call_at(when, call)

@@ -190,7 +190,7 @@ class CancelToken:
             if late is None:
                 self._listeners[listener] = None
         if late is not None:
-            self._deliver([listener], late)
+            _in_loop(self._loop, lambda: listener.fire(late))
         return listener
 
     def child(self, *others: CancelToken) -> CancelSource:
@@ -203,13 +203,14 @@ class CancelToken:
 
     # -- the source's side ---------------------------------------------------------------------
 
-    def _write(self, cancellation: Cancellation) -> bool:
+    def _write(self, cancellation: Cancellation) -> list[Listener] | None:
+        """Return those to be told; None if it is not the first cause, or there is no work left."""
         with self._lock:
             if self._finished:
-                return False
+                return None
             if self._cancellation is not None:  # the first cause wins
                 self._history = (*self._history, cancellation)[:HISTORY_LIMIT]
-                return False
+                return None
             self._cancellation = cancellation
             listeners, self._listeners = list(self._listeners), {}
             threads, self._threads = self._threads, None
@@ -217,8 +218,7 @@ class CancelToken:
                 assert self._loop is not None
                 self._loop.thread_started()
                 woken.set()
-        self._deliver(listeners, cancellation)
-        return True
+        return listeners
 
     def _finish(self) -> bool:
         with self._lock:
@@ -232,19 +232,6 @@ class CancelToken:
         with self._lock:
             return self._listeners.pop(listener, self) is None
 
-    def _deliver(self, listeners: list[Listener], cancellation: Cancellation) -> None:
-        if not listeners:
-            return
-        loop = self._loop
-        if loop is None or loop.is_current():
-            for listener in listeners:
-                listener.fire(cancellation)
-            return
-        try:
-            loop.call_soon(lambda: [listener.fire(cancellation) for listener in listeners])
-        except RuntimeError:
-            # The loop is gone and with it all that the listeners could have stopped.
-            logger.debug("cancelled after its event loop was closed: %s", cancellation)
 
 
 class CancelSource:
@@ -287,9 +274,7 @@ class CancelSource:
         Legal from any thread, any number of times; never blocks, never raises. From the loop's own
         thread all listeners have run when it returns, else they run in the loop's next turn.
         """
-        at = self._loop.now()
-        record = Cancellation(reason=reason, at=at, phase=self.phase, detail=detail, cause=cause)
-        return self._cancel(record)
+        return self._cancel(Cancellation(reason, self._loop.now(), self.phase, detail, cause))
 
     def cancel_after(self, seconds: float) -> None:
         """Cancel with reason ``deadline`` in ``seconds``; an earlier deadline stays in force."""
@@ -337,17 +322,16 @@ class CancelSource:
         self.cancel(Reason.DEADLINE, f"the deadline of {after:.3g} s passed")
 
     def _cancel(self, record: Cancellation) -> bool:
-        won = self.token._write(record)
-        if won and self._loop.is_current():
-            self.close()
-        elif won:
-            self._close_later()
-        return won
+        listeners = self.token._write(record)
+        if listeners is None:
+            return False
+        _in_loop(self._loop, lambda: self._tell(listeners, record))
+        return True
 
-    def _close_later(self) -> None:
-        # Timers belong to the loop's thread.
-        with contextlib.suppress(RuntimeError):  # the loop is closed, its timers are gone
-            self._loop.call_soon(self.close)
+    def _tell(self, listeners: list[Listener], record: Cancellation) -> None:
+        for listener in listeners:
+            listener.fire(record)
+        self.close()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -356,6 +340,16 @@ class CancelSource:
 
     def __repr__(self) -> str:
         return f"<CancelSource of {self.token!r}>"
+
+
+def _in_loop(loop: Loop, call: Callable[[], object]) -> None:
+    """Call it now from the loop's own thread, from any other in the loop's next turn."""
+    if loop.is_current():
+        call()
+        return
+    # The loop may be closed, and with it all that could have been stopped has gone.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon(call)
 
 
 NEVER: Final = CancelToken(None)

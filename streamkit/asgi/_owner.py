@@ -142,7 +142,7 @@ class Owner(ABC):
 
     def _cancelled(self, cancellation: Cancellation) -> None:
         self._tell_app()
-        if self.gone:
+        if cancellation.reason in GONE:
             # A send() that is blocked on a client which left is never released by some servers.
             self._interrupter.interrupt()
 

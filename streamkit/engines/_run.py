@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Final, Protocol
 
 from streamkit._core import (
@@ -347,7 +346,7 @@ class EngineRun(ABC):
         """Its reader knows what comes before and behind the engine; of what is in it, we do."""
         inside = self._state is not RunState.NEW and cancellation.phase in _INSIDE
         phase = self._phase if inside else cancellation.phase or self._phase
-        return cancellation if phase is cancellation.phase else replace(cancellation, phase=phase)
+        return cancellation if phase is cancellation.phase else cancellation._replace(phase=phase)
 
     def _unlink(self) -> None:
         if self._link is not None:

@@ -227,7 +227,7 @@ def _stream_over(
         return None
     source = parent.child()
     options.attach(source.token)
-    blame = _blame(request) if not token_of(request) else None
+    blame = None if request is None or token_of(request) else _blame(request)
     if isinstance(items, AsyncIterator):
         return CancellableStream(
             cast("AsyncIterator[Any]", items), source, blame=blame, close_grace=options.close_grace

@@ -25,7 +25,7 @@ class Step:
     anyhow, and cleanup that awaits needs a shield.)
     """
 
-    __slots__ = ("_grace", "_interrupter", "_loop", "_subject", "_timer", "running")
+    __slots__ = ("_grace", "_interrupter", "_loop", "_stopping", "_subject", "_timer", "running")
 
     def __init__(self, loop: Loop, grace: float, subject: object) -> None:
         self._loop = loop
@@ -33,6 +33,7 @@ class Step:
         self._grace = grace
         self._subject = subject  # what a report calls it
         self._timer: Timer | None = None
+        self._stopping = False
         self.running: bool = False
 
     async def run(self, awaitable: Awaitable[R]) -> R:
@@ -64,7 +65,7 @@ class Step:
             listener.remove()
 
     def _ended(self) -> None:
-        self.running = False
+        self.running = self._stopping = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -74,8 +75,13 @@ class Step:
 
     def stop(self) -> None:
         """End the await that is running; no effect if none is."""
-        if self.running and self._timer is None:
+        if self.running and not self._stopping:
+            self._stopping = True
             self._interrupter.interrupt()
+            self._loop.call_soon(self._give_grace)  # behind the step: most have ended by then
+
+    def _give_grace(self) -> None:
+        if self._stopping and self._timer is None:
             self._timer = self._loop.call_at(self._loop.now() + self._grace, self._report)
 
     def _report(self) -> None:
