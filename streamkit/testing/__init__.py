@@ -20,15 +20,30 @@ from ._conformance import (
 from ._connection import Chunk, Received, Sent
 from ._events import EventParser, ServerEvent
 from ._exchange import Exchange
+from ._faults import (
+    FAULT_PHASES,
+    FAULT_WAYS,
+    Ask,
+    Fault,
+    Seen,
+    draw_faults,
+    fault_menu,
+    visit,
+)
 from ._gate import ThreadGate
 from ._http1 import BadResponse, Head, ResponseReader, encode_request
 from ._http2 import Http2Client, Http2Stream, open_http2
 from ._lifespan import Lifespan
+from ._serving import ASGI_SERVERS, serve_app
 from ._sockets import Leave
 
 __all__ = [
+    "ASGI_SERVERS",
+    "FAULT_PHASES",
+    "FAULT_WAYS",
     "PHASES",
     "WAYS",
+    "Ask",
     "BadResponse",
     "ChaosReport",
     "CheckPlan",
@@ -38,6 +53,7 @@ __all__ = [
     "EngineReport",
     "EventParser",
     "Exchange",
+    "Fault",
     "Finding",
     "Head",
     "Http2Client",
@@ -49,17 +65,22 @@ __all__ = [
     "Received",
     "ResponseEnded",
     "ResponseReader",
+    "Seen",
     "Sent",
     "ServerEvent",
     "ThreadGate",
     "Trial",
     "VirtualTimeLoop",
     "check_engine",
+    "draw_faults",
     "encode_request",
     "every_cancel_point",
     "every_moment",
+    "fault_menu",
     "open_connection",
     "open_http2",
     "open_request",
+    "serve_app",
+    "visit",
     "wait_all_tasks_blocked",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 
 from ._body import BodyReader
 from ._http1 import Head, ResponseReader, encode_request
-from ._sockets import Leave, TcpEnd
+from ._sockets import RECEIVE_SIZE, Leave, TcpEnd
+from ._tls import TlsEnd, open_end
 
 TIMEOUT: Final = 5.0  # real seconds for each wait
 
@@ -23,7 +25,7 @@ class LeavingClient(BodyReader):
 
     __slots__ = ("_end", "_host", "_methods", "_reader")
 
-    def __init__(self, end: TcpEnd, host: str) -> None:
+    def __init__(self, end: TcpEnd | TlsEnd, host: str) -> None:
         super().__init__()
         self._end = end
         self._host = host
@@ -48,6 +50,11 @@ class LeavingClient(BodyReader):
         """
         ended = self._reader.finished or self._reader.closed
         return self._reader.finished if ended and not self._reader.chunks else None
+
+    @property
+    def response(self) -> ResponseReader:
+        """The response, as far as it has been taken off the wire."""
+        return self._reader
 
     async def send(self, data: bytes) -> None:
         """Send raw bytes, for instance a part of :func:`encode_request`.
@@ -108,12 +115,19 @@ class LeavingClient(BodyReader):
             await self._read_more()
         return self._reader.chunks.popleft()
 
+    async def take(self, most: int = RECEIVE_SIZE) -> bool:
+        """Take so many bytes off the wire, at most, into :attr:`response`; False at its end."""
+        if self._reader.finished or self._reader.closed:
+            return False
+        await self._read_more(most)
+        return True
+
     async def leave(self, how: Leave = Leave.FIN) -> None:
         """Go away in that way. A read that waits elsewhere ends with RuntimeError."""
         await self._end.leave(how)
 
-    async def _read_more(self) -> None:
-        if data := await self._end.receive(self._reader.__repr__):
+    async def _read_more(self, most: int = RECEIVE_SIZE) -> None:
+        if data := await self._end.receive(self._reader.__repr__, most):
             self._reader.feed(data)
         else:
             self._reader.close(cleanly=self._end.cut_by == "fin")
@@ -124,21 +138,25 @@ class LeavingClient(BodyReader):
 
 @asynccontextmanager
 async def open_connection(
-    url: str, *, timeout: float = TIMEOUT, receive_buffer: int | None = None
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    receive_buffer: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[LeavingClient]:
     """Connect to the host of ``url`` and send nothing; the end of the block closes the socket.
 
     Args:
-        url: ``http://HOST:PORT``; what follows is ignored.
+        url: ``http://HOST:PORT`` or ``https://HOST:PORT``; what follows is ignored.
         timeout: Real seconds that each wait may last.
         receive_buffer: SO_RCVBUF, so that a client that stops reading is noticed early.
+        tls: What to believe of an https server, if not what this machine believes.
 
     Raises:
-        OSError: Nobody listens there.
+        OSError: Nobody listens there, or the TLS handshake failed.
     """
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 80
-    end = await TcpEnd.connect(host, port, timeout=timeout, receive_buffer=receive_buffer)
+    end = await open_end(parts, timeout=timeout, receive_buffer=receive_buffer, tls=tls)
     try:
         yield LeavingClient(end, parts.netloc)
     finally:

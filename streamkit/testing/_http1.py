@@ -92,6 +92,23 @@ class ResponseReader:
             self.finished = cleanly
 
     @property
+    def partial(self) -> bytes:
+        """What has come of a chunk that is not complete."""
+        line, found, rest = self._buffer.partition(b"\r\n")
+        if not found or not self._chunked or self._trailers or self.finished:
+            return b""
+        return rest[: int(line.partition(b";")[0], 16)]
+
+    @property
+    def missing(self) -> int | None:
+        """Bytes that must come before the body is over; None while nothing has said how many."""
+        if self.finished:
+            return 0
+        if self._chunked:
+            return 2 - len(self._buffer) if self._trailers else None
+        return self._left
+
+    @property
     def _chunked(self) -> bool:
         head = self.head
         return head is not None and "chunked" in head.headers.get("transfer-encoding", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -15,8 +16,9 @@ import anyio
 
 from ._body import BodyReader
 from ._clients import TIMEOUT
-from ._http1 import Head
+from ._http1 import BadResponse, Head
 from ._sockets import Leave, TcpEnd
+from ._tls import TlsEnd, open_end
 
 if TYPE_CHECKING:
     from h2.connection import H2Connection
@@ -31,7 +33,7 @@ class Http2Client:
 
     __slots__ = ("_authority", "_closed", "_end", "_h2", "_lock", "_streams")
 
-    def __init__(self, end: TcpEnd, authority: str) -> None:
+    def __init__(self, end: TcpEnd | TlsEnd, authority: str) -> None:
         self._end = end
         self._authority = authority
         self._h2 = _new_connection()
@@ -95,9 +97,15 @@ class Http2Client:
         if not data:
             self._close()
             return
-        for event in self._h2.receive_data(data):
+        for event in self._events(data):
             self._handle(event)
         await self._flush()
+
+    def _events(self, data: bytes) -> list[Event]:
+        try:
+            return self._h2.receive_data(data)
+        except import_module("h2.exceptions").ProtocolError as error:
+            raise BadResponse(f"expected HTTP/2, got {data[:40]!r}") from error
 
     def _handle(self, event: Event) -> None:
         stream = self._streams.get(getattr(event, "stream_id", None) or 0)
@@ -200,19 +208,22 @@ class Http2Stream(BodyReader):
 
 
 @asynccontextmanager
-async def open_http2(url: str, *, timeout: float = TIMEOUT) -> AsyncGenerator[Http2Client]:
+async def open_http2(
+    url: str, *, timeout: float = TIMEOUT, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Http2Client]:
     """Connect with HTTP/2 to the host of ``url``; the end of the block closes the socket.
 
     Args:
-        url: ``http://HOST:PORT``; what follows is ignored.
+        url: ``http://HOST:PORT`` or ``https://HOST:PORT``; what follows is ignored.
         timeout: Real seconds that each wait may last.
+        tls: For https: a context that offers ``h2`` (``set_alpn_protocols``).
 
     Raises:
         ModuleNotFoundError: The package ``h2`` is not installed.
         OSError: Nobody listens there.
     """
     parts = urlsplit(url)
-    end = await TcpEnd.connect(parts.hostname or "", parts.port or 80, timeout=timeout)
+    end = await open_end(parts, timeout=timeout, tls=tls)
     try:
         client = Http2Client(end, parts.netloc)
         await client._flush()  # the preface

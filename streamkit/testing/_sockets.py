@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 import struct
 import subprocess
@@ -18,6 +19,8 @@ import anyio.to_thread
 
 RECEIVE_SIZE: Final = 65_536
 DRAIN_LIMIT: Final = 1_000  # reads; a server that never stops sending must not keep us here
+_SO_ATTACH_FILTER: Final = 26  # Linux; Python has no name for it
+_DROP_ALL: Final = struct.pack("HBBI", 0x06, 0, 0, 0)  # classic BPF: return 0 bytes of the packet
 
 
 class Leave(StrEnum):
@@ -38,8 +41,14 @@ class Leave(StrEnum):
     KILL = "kill"
     """The process that holds the connection is killed; what that means is left to the kernel."""
 
+    VANISH = "vanish"
+    """It is out of reach: its kernel drops what comes and answers nothing. Linux only."""
 
-GONE: Final = frozenset({Leave.FIN, Leave.RST, Leave.KILL})
+    TLS_CUT = "tls_cut"
+    """It closes below TLS, without the close_notify that FIN sends there. https only."""
+
+
+GONE: Final = frozenset({Leave.FIN, Leave.RST, Leave.KILL, Leave.TLS_CUT})
 """Ways after which the socket is closed."""
 
 
@@ -136,8 +145,8 @@ class TcpEnd:
             raise RuntimeError(f"this client left ({self.left}) while it was sending")
         raise TimeoutError(f"{len(data):,} bytes could not be sent within {self._timeout:g} s")
 
-    async def receive(self, waiting_for: Callable[[], str]) -> bytes:
-        """Return what has come; ``b""`` when the other side has ended the connection.
+    async def receive(self, waiting_for: Callable[[], str], most: int = RECEIVE_SIZE) -> bytes:
+        """Return what has come, ``most`` bytes of it; ``b""`` when the other side has ended.
 
         Raises:
             RuntimeError: This side has left.
@@ -146,7 +155,7 @@ class TcpEnd:
         if self.left not in {None, Leave.HALF_CLOSE}:
             raise RuntimeError(f"this client has left ({self.left}) and reads no more")
         with self._receiving.limited(self._timeout):
-            return await self._receive()
+            return await self._receive(most)
         if self.left not in {None, Leave.HALF_CLOSE}:
             raise RuntimeError(f"this client left ({self.left}) while it was reading")
         raise TimeoutError(f"nothing came within {self._timeout:g} s, {waiting_for()}")
@@ -154,9 +163,17 @@ class TcpEnd:
     async def leave(self, how: Leave) -> None:
         """Go away in that way, and stamp :attr:`left_at`. What waits elsewhere for it is ended.
 
+        Raises:
+            ValueError: TLS_CUT, and there is no TLS.
+            NotImplementedError: VANISH, and this is not Linux.
+
         Cancellation:
             The connection may still be there; it is closed with the client.
         """
+        if how is Leave.TLS_CUT:
+            raise ValueError("tls_cut leaves out TLS's close_notify: it needs an https URL")
+        if how is Leave.VANISH and sys.platform != "linux":
+            raise NotImplementedError("vanish needs Linux; put a FaultProxy with timeout between")
         self.left = how
         if how is not Leave.HALF_CLOSE:
             await self._receiving.end()
@@ -171,9 +188,9 @@ class TcpEnd:
         """Close the socket, however it was left; for cleaning up."""
         self._socket.close()
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, most: int) -> bytes:
         try:
-            data = await asyncio.get_running_loop().sock_recv(self._socket, RECEIVE_SIZE)
+            data = await asyncio.get_running_loop().sock_recv(self._socket, most)
         except OSError:
             self.cut_by = "rst"
             return b""
@@ -195,6 +212,8 @@ class TcpEnd:
                 self._socket.shutdown(socket.SHUT_RDWR)
             elif how is Leave.HALF_CLOSE:
                 self._socket.shutdown(socket.SHUT_WR)
+            elif how is Leave.VANISH:
+                self._drop_all_that_comes()
         if how in {Leave.FIN, Leave.RST}:
             self._socket.close()
 
@@ -203,6 +222,14 @@ class TcpEnd:
             for _ in range(DRAIN_LIMIT):
                 if not self._socket.recv(RECEIVE_SIZE):
                     return
+
+    def _drop_all_that_comes(self) -> None:
+        # No packet filter of the machine's, which takes root and outlives us, but the socket's own:
+        # our kernel acknowledges nothing, and resets nothing, as if the cable were pulled.
+        program = ctypes.create_string_buffer(_DROP_ALL)
+        length = len(_DROP_ALL) // 8  # instructions
+        head = struct.pack("HL", length, ctypes.addressof(program))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
 
     def _kill_holder(self) -> None:
         # Another process gets the socket and then is its only owner: killing it is what the server
