@@ -7,7 +7,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec
 
 import anyio
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("streamkit.cancel")
 HISTORY_LIMIT: Final = 8  # later causes are kept for the reader of a log; a storm must not pile up
 
 Listen = Callable[[Cancellation], object]
+P = ParamSpec("P")
 
 
 class Listener:
@@ -36,17 +38,7 @@ class Listener:
 
     def remove(self) -> bool:
         """Unregister. True when it had not been called and never will be."""
-        return self._token._remove(self)
-
-    def fire(self, cancellation: Cancellation) -> None:
-        """Call back, once; an error of the callback is logged and hurts nobody else."""
-        call, self._call = self._call, None
-        if call is None:
-            return
-        try:
-            call(cancellation)
-        except Exception:
-            logger.exception("a cancel listener failed: %r", call)
+        return self._call is not None and self._token._remove(self)
 
 
 class CancelToken:
@@ -190,7 +182,7 @@ class CancelToken:
             if late is None:
                 self._listeners[listener] = None
         if late is not None:
-            _in_loop(self._loop, lambda: listener.fire(late))
+            _in_loop(self._loop, _tell, [listener], late)
         return listener
 
     def child(self, *others: CancelToken) -> CancelSource:
@@ -274,7 +266,13 @@ class CancelSource:
         Legal from any thread, any number of times; never blocks, never raises. From the loop's own
         thread all listeners have run when it returns, else they run in the loop's next turn.
         """
-        return self._cancel(Cancellation(reason, self._loop.now(), self.phase, detail, cause))
+        token = self.token
+        record = Cancellation(reason, self._loop.now(), token._phase, detail, cause)
+        listeners = token._write(record)
+        if listeners is None:
+            return False
+        _in_loop(self._loop, self._tell, listeners, record)
+        return True
 
     def cancel_after(self, seconds: float) -> None:
         """Cancel with reason ``deadline`` in ``seconds``; an earlier deadline stays in force."""
@@ -298,13 +296,15 @@ class CancelSource:
 
         Afterwards nothing can cancel it, and the links to parents and timers are gone.
         """
-        ended = self.token._finish()
+        if not self.token._finish():
+            return False
         self.close()
-        return ended
+        return True
 
     def close(self) -> None:
         """Unlink from parents and timers; the token keeps what it knows."""
-        self._disarm()
+        if self._timer is not None:
+            self._disarm()
         while self._links:
             self._links.pop().remove()
 
@@ -315,22 +315,17 @@ class CancelSource:
 
     def _follow(self, parent: Cancellation) -> None:
         # Before it was told what it does, it does what its parent did.
-        phase = self.phase or parent.phase
-        self._cancel(parent.caused(at=self._loop.now(), phase=phase))
+        token = self.token
+        record = parent.caused(at=self._loop.now(), phase=token._phase or parent.phase)
+        listeners = token._write(record)
+        if listeners is not None:
+            self._tell(listeners, record)
 
     def _expire(self, after: float) -> None:
         self.cancel(Reason.DEADLINE, f"the deadline of {after:.3g} s passed")
 
-    def _cancel(self, record: Cancellation) -> bool:
-        listeners = self.token._write(record)
-        if listeners is None:
-            return False
-        _in_loop(self._loop, lambda: self._tell(listeners, record))
-        return True
-
     def _tell(self, listeners: list[Listener], record: Cancellation) -> None:
-        for listener in listeners:
-            listener.fire(record)
+        _tell(listeners, record)
         self.close()
 
     def _disarm(self) -> None:
@@ -342,14 +337,26 @@ class CancelSource:
         return f"<CancelSource of {self.token!r}>"
 
 
-def _in_loop(loop: Loop, call: Callable[[], object]) -> None:
+def _tell(listeners: list[Listener], cancellation: Cancellation) -> None:
+    """Call each back, once; an error of one is logged and hurts no other."""
+    for listener in listeners:
+        call, listener._call = listener._call, None
+        if call is None:
+            continue
+        try:
+            call(cancellation)
+        except Exception:
+            logger.exception("a cancel listener failed: %r", call)
+
+
+def _in_loop(loop: Loop, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call it now from the loop's own thread, from any other in the loop's next turn."""
     if loop.is_current():
-        call()
+        call(*args, **kwargs)
         return
     # The loop may be closed, and with it all that could have been stopped has gone.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon(call)
+        loop.call_soon(partial(call, *args, **kwargs))
 
 
 NEVER: Final = CancelToken(None)

@@ -141,8 +141,9 @@ class Owner(ABC):
             news.set()
 
     def _cancelled(self, cancellation: Cancellation) -> None:
-        self._tell_app()
-        if cancellation.reason in GONE:
+        if self._news is not None:
+            self._tell_app()
+        if self.sending_since is not None and cancellation.reason in GONE:
             # A send() that is blocked on a client which left is never released by some servers.
             self._interrupter.interrupt()
 
