@@ -26,6 +26,7 @@ from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
 from ._thread_engine import ThreadEngine
+from ._trtllm import TensorRTLLMEngine
 from ._vllm import VLLMEngine
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "StepLog",
     "StepRecord",
     "StopReport",
+    "TensorRTLLMEngine",
     "ThreadEngine",
     "TokenLogprob",
     "Usage",

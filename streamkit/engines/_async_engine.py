@@ -130,9 +130,8 @@ class AsyncEngine(EngineBase):
 
     def check_alive(self) -> None:
         """Raise EngineFailed when nothing more can be submitted."""
-        if self._failure is not None:
-            message = f"engine {self.name} is dead: {self._failure}"
-            raise EngineFailed(message) from self._failure
+        if (failure := self.failure) is not None:
+            raise EngineFailed(f"engine {self.name} is dead: {failure}") from failure
         if self._closed:
             raise EngineFailed(f"engine {self.name} is closed")
 

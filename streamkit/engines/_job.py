@@ -82,7 +82,8 @@ class Job:
     def registered(self, abort: Abort | None = None, *, drain: float = 0.0) -> None:
         """The engine knows the request: from now on an abort finds it, and a cancel waits no more.
 
-        Call it once, as early as that is true. Where it is not called, the first chunk counts.
+        Call it as early as that is true. Where it is not called, the first chunk counts. Called
+        again, it changes how a cancel from then on is done.
 
         Args:
             abort: Tells the engine to abort; sync or async, and may be called again if nothing
