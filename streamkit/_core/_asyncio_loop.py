@@ -49,10 +49,10 @@ class AsyncioLoop:
         return asyncio._get_running_loop() is self.loop
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        if self.is_current():
-            self.loop.call_soon(call)
-        else:
-            self.loop.call_soon_threadsafe(call)
+        self.loop.call_soon_threadsafe(call)
+
+    def call_next(self, call: Callable[[], object]) -> None:
+        self.loop.call_soon(call)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         return self.loop.call_at(when, call)
@@ -199,7 +199,7 @@ class AsyncioInterrupter:
         if self._beginning or (task is not None and task is self._loop.task()):
             # Asked from inside the step itself. A cancel now would hit whatever the task awaits
             # next, perhaps after the step; one turn later it is known to be suspended in it.
-            self._loop.call_soon(self.interrupt)
+            self._loop.call_next(self.interrupt)
         elif task is not None:
             self._ours += 1
             task.cancel("streamkit: interrupted")

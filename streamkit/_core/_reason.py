@@ -48,6 +48,10 @@ class Cancellation(NamedTuple):
         """The cancellation of something that hangs on this one."""
         return Cancellation(self.reason, at, phase, self.detail, self)
 
+    def seen_in(self, phase: Phase | None) -> Cancellation:
+        """The same, by one who knows better what the work was doing."""
+        return self if phase is self.phase else self._replace(phase=phase)
+
     def __str__(self) -> str:
         where = f" in phase {self.phase}" if self.phase else ""
         why = f": {self.detail}" if self.detail else ""

@@ -7,8 +7,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from functools import partial
-from typing import Final, ParamSpec
+from typing import Final
 
 import anyio
 
@@ -24,7 +23,6 @@ logger = logging.getLogger("streamkit.cancel")
 HISTORY_LIMIT: Final = 8  # later causes are kept for the reader of a log; a storm must not pile up
 
 Listen = Callable[[Cancellation], object]
-P = ParamSpec("P")
 
 
 class Listener:
@@ -182,7 +180,10 @@ class CancelToken:
             if late is None:
                 self._listeners[listener] = None
         if late is not None:
-            _in_loop(self._loop, _tell, [listener], late)
+            if self._loop.is_current():
+                _tell([listener], late)
+            else:
+                _later(self._loop, lambda: _tell([listener], late))
         return listener
 
     def child(self, *others: CancelToken) -> CancelSource:
@@ -223,7 +224,6 @@ class CancelToken:
     def _remove(self, listener: Listener) -> bool:
         with self._lock:
             return self._listeners.pop(listener, self) is None
-
 
 
 class CancelSource:
@@ -271,7 +271,12 @@ class CancelSource:
         listeners = token._write(record)
         if listeners is None:
             return False
-        _in_loop(self._loop, self._tell, listeners, record)
+        if self._loop.is_current():
+            _tell(listeners, record)
+            self.close()
+        else:
+            _later(self._loop, lambda: _tell(listeners, record))
+            _later(self._loop, self.close)
         return True
 
     def cancel_after(self, seconds: float) -> None:
@@ -319,14 +324,11 @@ class CancelSource:
         record = parent.caused(at=self._loop.now(), phase=token._phase or parent.phase)
         listeners = token._write(record)
         if listeners is not None:
-            self._tell(listeners, record)
+            _tell(listeners, record)
+            self.close()
 
     def _expire(self, after: float) -> None:
         self.cancel(Reason.DEADLINE, f"the deadline of {after:.3g} s passed")
-
-    def _tell(self, listeners: list[Listener], record: Cancellation) -> None:
-        _tell(listeners, record)
-        self.close()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -349,14 +351,10 @@ def _tell(listeners: list[Listener], cancellation: Cancellation) -> None:
             logger.exception("a cancel listener failed: %r", call)
 
 
-def _in_loop(loop: Loop, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call it now from the loop's own thread, from any other in the loop's next turn."""
-    if loop.is_current():
-        call(*args, **kwargs)
-        return
+def _later(loop: Loop, call: Callable[[], object]) -> None:
     # The loop may be closed, and with it all that could have been stopped has gone.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon(partial(call, *args, **kwargs))
+        loop.call_soon(call)
 
 
 NEVER: Final = CancelToken(None)

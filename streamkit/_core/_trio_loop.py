@@ -34,6 +34,8 @@ class TrioLoop:
     def call_soon(self, call: Callable[[], object]) -> None:
         self._token.run_sync_soon(call)
 
+    call_next = call_soon
+
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         scope = anyio.CancelScope()
 

@@ -225,9 +225,10 @@ class EventStream(ByteStream):
         try:
             await super()._run(scope, receive, send)
         except Exception as error:
-            self._heartbeat.stop()
             if not self._started:
                 raise
+            if isinstance(error, StreamCancelled) and error.cancellation.reason in GONE:
+                return  # nobody is there
             await self._say_goodbye(error, send)
         finally:
             self._heartbeat.stop()
@@ -257,8 +258,7 @@ class EventStream(ByteStream):
         return self._encoder.flush() + encode_event(last)
 
     async def _say_goodbye(self, error: Exception, send: Send) -> None:
-        if isinstance(error, StreamCancelled) and error.cancellation.root.reason in GONE:
-            return  # nobody is there
+        self._heartbeat.stop()
         if (last := self._farewell(error)) is None:
             raise error
         if isinstance(error, StreamCancelled):

@@ -345,8 +345,7 @@ class EngineRun(ABC):
     def _in_phase(self, cancellation: Cancellation) -> Cancellation:
         """Its reader knows what comes before and behind the engine; of what is in it, we do."""
         inside = self._state is not RunState.NEW and cancellation.phase in _INSIDE
-        phase = self._phase if inside else cancellation.phase or self._phase
-        return cancellation if phase is cancellation.phase else cancellation._replace(phase=phase)
+        return cancellation.seen_in(self._phase if inside else cancellation.phase or self._phase)
 
     def _unlink(self) -> None:
         if self._link is not None:

@@ -78,7 +78,7 @@ class Step:
         if self.running and not self._stopping:
             self._stopping = True
             self._interrupter.interrupt()
-            self._loop.call_soon(self._give_grace)  # behind the step: most have ended by then
+            self._loop.call_next(self._give_grace)  # behind the step: most have ended by then
 
     def _give_grace(self) -> None:
         if self._stopping and self._timer is None:

@@ -165,7 +165,8 @@ class CancellableStream(Generic[T]):
             raise
         finally:
             token_var.reset(outer)
-            await self._close()  # noqa: ASYNC102 - limited by its own timer
+            if not self._closes_at_once():
+                await self._close()  # noqa: ASYNC102 - limited by its own timer
         self._end(StopAsyncIteration())
         return result
 
@@ -260,11 +261,26 @@ class CancellableStream(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
         try:
-            await self._close_items()
+            if not self._has_unwound():
+                await self._close_items()
         finally:
-            self._closed = True
-            if self._close_awaited is not None:
-                self._close_awaited.set()
+            self._set_closed()
+
+    def _closes_at_once(self) -> bool:
+        """Close it, if there is nothing to await for that: mostly the generator has unwound."""
+        if self._closing or self._timer is not None or not self._has_unwound():
+            return False
+        self._closing = self._ended = True
+        self._set_closed()
+        return True
+
+    def _has_unwound(self) -> bool:
+        return getattr(self._items, "ag_frame", self) is None
+
+    def _set_closed(self) -> None:
+        self._closed = True
+        if self._close_awaited is not None:
+            self._close_awaited.set()
 
     async def _wait_closed(self) -> None:
         if self._closed:
@@ -277,7 +293,7 @@ class CancellableStream(Generic[T]):
         # Limited by a timer, not by a scope: a generator that holds a scope of its own across a
         # yield (a task group, a timeout) would leave it inside ours, which anyio forbids.
         aclose = getattr(self._items, "aclose", None)
-        if aclose is None or getattr(self._items, "ag_frame", self) is None:  # it has ended
+        if aclose is None:
             return
         timer = self._loop.call_at(self._loop.now() + self._close_grace, self._step.stop)
         try:

@@ -3,7 +3,6 @@
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -141,7 +140,7 @@ async def test_of_what_is_inside_the_engine_the_engine_knows_best(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(drain, second)
         await anyio.sleep(3 * STEP)
-        second.cancel(replace(asked(), phase=Phase(said)))
+        second.cancel(asked().seen_in(Phase(said)))
     await first.aclose()
     await prove_stopped(first, engine)
 

@@ -76,7 +76,7 @@ def test_help_for_serve_names_every_setting_and_option(
         ),
         pytest.param(
             ["serve", "--engine", "warp"],
-            "streamkit: unknown engine 'warp'; known: fake, vllm\n",
+            "streamkit: unknown engine 'warp'; known: fake, trtllm, vllm\n",
             id="serve: unknown engine",
         ),
         pytest.param(
