@@ -25,6 +25,7 @@ from ._known import KnownEngine
 from ._ladder import LadderLimits, prove_stopped
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
+from ._sglang import SGLangEngine
 from ._thread_engine import ThreadEngine
 from ._trtllm import TensorRTLLMEngine
 from ._vllm import VLLMEngine
@@ -50,6 +51,7 @@ __all__ = [
     "PhaseListener",
     "Proof",
     "RequestRecord",
+    "SGLangEngine",
     "Sampling",
     "StepLog",
     "StepRecord",

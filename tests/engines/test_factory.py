@@ -50,14 +50,15 @@ def request() -> GenerationRequest:
 
 
 def test_without_options_it_is_the_default() -> None:
-    assert engine_names() == ("fake", "trtllm", "vllm")
+    assert engine_names() == ("fake", "sglang", "trtllm", "vllm")
     assert build("fake").name == "fake"
 
 
 def test_an_unknown_engine_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="unknown engine 'vlllm'; known: fake, trtllm, vllm"):
+    there_are = ", ".join(engine_names())
+    with pytest.raises(ValueError, match=f"unknown engine 'vlllm'; known: {there_are}"):
         build("vlllm")
-    with pytest.raises(ValueError, match="unknown engine ''; known: fake, trtllm, vllm"):
+    with pytest.raises(ValueError, match=f"unknown engine ''; known: {there_are}"):
         engine_options("")
 
 

@@ -54,6 +54,7 @@ TABLES = {
     "settings": ("settings.md", settings_table),
     "options": ("settings.md", partial(options_table, "fake")),
     "options-vllm": ("settings.md", partial(options_table, "vllm")),
+    "options-sglang": ("settings.md", partial(options_table, "sglang")),
     "options-trtllm": ("settings.md", partial(options_table, "trtllm")),
     "metrics": ("metrics.md", metrics_table),
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from streamkit.engines._base import Chunk, TokenLogprob
+from streamkit.engines._held_back import HeldBack
 from streamkit.engines._job import Job
 from streamkit.errors import EngineFailed
 
@@ -35,14 +36,13 @@ class Answer:
         decode: The text of some token ids.
     """
 
-    __slots__ = ("_choices", "_decode", "_job", "_starts")
+    __slots__ = ("_choices", "_decode", "_held_back", "_job")
 
     def __init__(self, job: Job, decode: Callable[[list[int]], str]) -> None:
         self._job = job
         self._decode = decode
         self._choices = [_Choice() for _ in range(job.request.n)]
-        # What begins a stop string is kept back: once it is whole, it is taken out of the text.
-        self._starts = tuple({s[:end] for s in job.request.stop for end in range(1, len(s))})
+        self._held_back = HeldBack(job.request.stop)
 
     def chunks(self, handle: Any) -> Generator[Chunk]:
         """Yield what was not handed on yet.
@@ -81,7 +81,7 @@ class Answer:
 
     def _new(self, choice: _Choice, output: Any, reason: str | None) -> Chunk:
         text: str = output.text
-        end = len(text) if reason is not None else len(text) - self._kept_back(text)
+        end = len(text) if reason is not None else self._held_back.certain(text)
         tokens: list[int] = output.token_ids[choice.tokens :]
         chunk = Chunk(
             text[choice.characters : end], len(tokens), output.index, reason, self._logprobs(output)
@@ -91,11 +91,6 @@ class Answer:
         choice.tokens += len(tokens)
         choice.ended = reason is not None
         return chunk
-
-    def _kept_back(self, text: str) -> int:
-        if not (self._starts and text.endswith(self._starts)):
-            return 0
-        return max(len(start) for start in self._starts if text.endswith(start))
 
     def _logprobs(self, output: Any) -> tuple[TokenLogprob, ...]:
         likeliest = self._job.request.sampling.logprobs
