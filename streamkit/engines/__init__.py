@@ -27,6 +27,7 @@ from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
 from ._sglang import SGLangEngine
 from ._thread_engine import ThreadEngine
+from ._triton import TritonEngine
 from ._trtllm import TensorRTLLMEngine
 from ._vllm import VLLMEngine
 
@@ -59,6 +60,7 @@ __all__ = [
     "TensorRTLLMEngine",
     "ThreadEngine",
     "TokenLogprob",
+    "TritonEngine",
     "Usage",
     "VLLMEngine",
     "build",

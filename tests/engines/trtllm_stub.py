@@ -349,8 +349,9 @@ class LLM:
         params = sampling_params or SamplingParams()
         self.calls.append((inputs, params))
         assert streaming, "the stub has no other way"
-        prompt = inputs.get("prompt_token_ids") or self.tokenizer.encode(
-            inputs["prompt"], add_special_tokens=params.add_special_tokens
+        said = {"prompt": inputs} if isinstance(inputs, str) else inputs
+        prompt = said.get("prompt_token_ids") or self.tokenizer.encode(
+            said["prompt"], add_special_tokens=params.add_special_tokens
         )
         if len(prompt) > self.args.max_num_tokens:
             raise ValueError("The sum of prompt length should not exceed max_num_tokens")

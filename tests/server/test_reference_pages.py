@@ -55,6 +55,7 @@ TABLES = {
     "options": ("settings.md", partial(options_table, "fake")),
     "options-vllm": ("settings.md", partial(options_table, "vllm")),
     "options-sglang": ("settings.md", partial(options_table, "sglang")),
+    "options-triton": ("settings.md", partial(options_table, "triton")),
     "options-trtllm": ("settings.md", partial(options_table, "trtllm")),
     "metrics": ("metrics.md", metrics_table),
 }
