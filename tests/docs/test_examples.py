@@ -158,7 +158,8 @@ def test_check_finds_nothing_to_warn_of(
 
 
 def test_the_readme_has_a_row_for_each_example() -> None:
-    others = {"README.md", "__pycache__", "vllm"}  # the last needs vLLM: tests/real/vllm runs it
+    # The last two have tests of their own: tests/real/vllm, and test_trtllm_examples.py.
+    others = {"README.md", "__pycache__", "vllm", "trtllm"}
     models = [path for path in EXAMPLES.iterdir() if path.name not in others]
 
     assert sorted(ROWS) == sorted(path.name for path in models)

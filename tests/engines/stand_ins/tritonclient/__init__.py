@@ -1,0 +1,1 @@
+"""What `import tritonclient` finds where this folder is in the path: the stub."""

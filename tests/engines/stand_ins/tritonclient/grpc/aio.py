@@ -1,0 +1,5 @@
+"""The stub of Triton's client."""
+
+from tests.engines.triton_stub import InferenceServerClient
+
+__all__ = ["InferenceServerClient"]
