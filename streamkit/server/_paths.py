@@ -1,38 +1,52 @@
-"""Which route a path has: a look into a table, and for paths with parameters Starlette's router."""
+"""Which route a path has: found once by Starlette's own matching, then remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
 
-from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.routing import BaseRoute, Match, Route, Router
+from starlette.types import Lifespan, Receive, Scope, Send
+
+_REMEMBERED: Final = 256  # paths; clients may make up as many as they like
+
+Found = tuple[Route, dict[str, Any]]
 
 
 class Paths:
-    """Routes a request. The router tries one regular expression after the other; most need none.
+    """Routes a request. The router tries one regular expression after the other, for each request.
 
     Args:
         routes: All routes; of two with the same path and method the first counts.
         lifespan: The application's.
     """
 
-    __slots__ = ("_fixed", "_router")
+    __slots__ = ("_find", "_router")
 
     def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Router]) -> None:
         self._router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-        self._fixed: dict[tuple[str, str], Route] = {}
-        for route in routes:
-            if isinstance(route, Route) and not route.param_convertors:
-                for method in route.methods or ():
-                    self._fixed.setdefault((method, route.path), route)
+        plain = [route for route in routes if isinstance(route, Route)]
+
+        @lru_cache(_REMEMBERED)
+        def find(method: str, path: str) -> Found | None:
+            scope: Scope = {"type": "http", "method": method, "path": path}
+            for route in plain:
+                match, child = route.matches(scope)
+                if match is Match.FULL:
+                    return route, child["path_params"]
+            return None
+
+        self._find = find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Leaves in the scope what the router would."""
-        app: ASGIApp = self._router
         if scope["type"] == "http" and not scope.get("root_path"):
-            route = self._fixed.get((scope["method"], scope["path"]))
-            if route is not None:
+            found = self._find(scope["method"], scope["path"])
+            if found is not None:
+                route, params = found
                 scope["router"], scope["route"] = self._router, route
-                scope["endpoint"], scope["path_params"] = route.endpoint, {}
-                app = route.app
-        await app(scope, receive, send)
+                scope["endpoint"], scope["path_params"] = route.endpoint, {**params}
+                await route.app(scope, receive, send)
+                return
+        await self._router(scope, receive, send)
