@@ -28,7 +28,7 @@ from ._request import GenerationRequest, Message, Sampling
 from ._sglang import SGLangEngine
 from ._thread_engine import ThreadEngine
 from ._triton import TritonEngine
-from ._trtllm import TensorRTLLMEngine
+from ._trtllm import TensorRTExecutorEngine, TensorRTLLMEngine
 from ._vllm import VLLMEngine
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "StepLog",
     "StepRecord",
     "StopReport",
+    "TensorRTExecutorEngine",
     "TensorRTLLMEngine",
     "ThreadEngine",
     "TokenLogprob",

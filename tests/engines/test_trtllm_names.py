@@ -12,6 +12,7 @@ import pytest
 
 from streamkit.engines._trtllm import OPTIONS, _words
 
+from . import trtllm_executor_stub as executor_stub
 from . import trtllm_stub as stub
 from .published_names import Names, members, parameters
 
@@ -20,6 +21,12 @@ RESULT: Final = "tensorrt_llm/executor/result.py at a678b91aafbeff265cd0b764abb5
 LLM: Final = "tensorrt_llm/llmapi/llm.py at 4c05a74891e4df8066f08ed4ce14b0972abe4e25"
 SAMPLING: Final = "tensorrt_llm/sampling_params.py at 000a01de66f0eab4ab05640711f0253f50f5209c"
 TOKENIZER: Final = "tensorrt_llm/tokenizer/tokenizer.py at 08ed3ebc4c27293be3b19bd1fc7054a01c5b006c"
+EXECUTOR: Final = (
+    "cpp/tensorrt_llm/nanobind/executor/executor.cpp at 1dd50d0741fa3bdae3ffd2f54e53547cbe1a043d"
+)
+REQUEST: Final = (
+    "cpp/tensorrt_llm/nanobind/executor/request.cpp at 008b2b8d23af95e4e19fa6f354f9c5f6349b2bfc"
+)
 
 PUBLISHED: Final[dict[str, Names]] = {
     RESULT: {
@@ -60,9 +67,41 @@ PUBLISHED: Final[dict[str, Names]] = {
             *("logprobs", "prompt_logprobs", "ignore_eos", "detokenize", "add_special_tokens"),
         ),
     },
+    EXECUTOR: {
+        "Executor": (
+            *("shutdown", "enqueue_request", "enqueue_requests", "await_responses"),
+            *("get_num_responses_ready", "cancel_request", "get_latest_iteration_stats"),
+            *("get_latest_request_stats", "can_enqueue_requests"),
+        ),
+        "Executor.cancel_request": ("id",),
+        "Executor.await_responses": ("timeout",),
+        "Executor.enqueue_request": ("request",),
+    },
+    REQUEST: {
+        "FinishReason": (
+            *("NOT_FINISHED", "END_ID", "STOP_WORDS", "LENGTH", "TIMED_OUT", "CANCELLED"),
+        ),
+        "SamplingConfig": (
+            *("beam_width", "top_k", "top_p", "seed", "temperature", "min_tokens"),
+            *("presence_penalty", "frequency_penalty", "num_return_sequences"),
+        ),
+        "OutputConfig": ("return_log_probs", "exclude_input_from_output"),
+        "Request": (
+            *("input_token_ids", "max_tokens", "streaming", "sampling_config", "output_config"),
+            *("end_id", "pad_id", "stop_words", "client_id"),
+        ),
+        "Result": (
+            *("is_final", "output_token_ids", "finish_reasons", "sequence_index"),
+            *("is_sequence_final", "decoding_iter"),
+        ),
+        "Response": ("request_id", "client_id", "has_error", "error_msg", "result"),
+    },
     TOKENIZER: {
         "TransformersTokenizer": ("tokenizer", "encode", "decode", "apply_chat_template"),
     },
+}
+EXECUTORS_FOR_TESTS: Final = {
+    *("requests", "steps", "broken", "deaf", "end_at", "idle", "fail"),
 }
 READ: Final[Names] = {name: names for file in PUBLISHED.values() for name, names in file.items()}
 
@@ -77,6 +116,16 @@ READ: Final[Names] = {name: names for file in PUBLISHED.values() for name, names
         (parameters(stub.LLM.generate_async), "LLM.generate_async"),
         (parameters(stub.LLM.__init__), "LLM.__init__"),
         (members(stub.Tokenizer, {"words"}), "TransformersTokenizer"),
+        (parameters(executor_stub.Executor.cancel_request), "Executor.cancel_request"),
+        (parameters(executor_stub.Executor.await_responses), "Executor.await_responses"),
+        (parameters(executor_stub.Executor.enqueue_request), "Executor.enqueue_request"),
+        (set(executor_stub.FinishReason.__members__), "FinishReason"),
+        (parameters(executor_stub.SamplingConfig), "SamplingConfig"),
+        (parameters(executor_stub.OutputConfig), "OutputConfig"),
+        (parameters(executor_stub.Request), "Request"),
+        (members(executor_stub.Result), "Result"),
+        (members(executor_stub.Response), "Response"),
+        (members(executor_stub.Executor, EXECUTORS_FOR_TESTS), "Executor"),
     ],
 )
 def test_the_stub_has_no_name_that_is_not_published(ours: set[str], theirs: str) -> None:

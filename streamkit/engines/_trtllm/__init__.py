@@ -1,4 +1,4 @@
-"""The adapter for TensorRT-LLM: its LLM API, by the handle that a request is."""
+"""The adapters for TensorRT-LLM: its LLM API by handle, its executor bindings by id."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Final
 from streamkit.engines._known import KnownEngine
 
 from ._engine import CAPABILITIES, INSTALL, TensorRTLLMEngine
+from ._executor import TensorRTExecutorEngine
 from ._options import OPTIONS, from_options
 
-__all__ = ["KNOWN", "OPTIONS", "TensorRTLLMEngine", "from_options"]
+__all__ = ["KNOWN", "OPTIONS", "TensorRTExecutorEngine", "TensorRTLLMEngine", "from_options"]
 
 KNOWN: Final = KnownEngine(
     name="trtllm",

@@ -36,7 +36,7 @@ def sampling_params(request: GenerationRequest, max_tokens: int | None) -> Any:
     """
     sampling = request.sampling
     values: dict[str, Any] = {name: getattr(sampling, name) for name in _PLAIN}
-    values |= _choosing(sampling, request.n)
+    values |= choosing(sampling, request.n)
     if sampling.logprobs is not None:
         values["logprobs"] = max(1, sampling.logprobs)  # 0 would be none, also of the token itself
     if request.stop:
@@ -49,7 +49,7 @@ def sampling_params(request: GenerationRequest, max_tokens: int | None) -> Any:
     )
 
 
-def _choosing(sampling: Sampling, n: int) -> dict[str, Any]:
+def choosing(sampling: Sampling, n: int) -> dict[str, Any]:
     """The likeliest token, or one by chance.
 
     It takes the likeliest whatever the temperature, unless ``top_p`` or ``top_k`` say that there
