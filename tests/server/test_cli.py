@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from streamkit import __version__
+from streamkit.engines import engine_names
 from streamkit.server import _serve, cli
 
 from .serving import run
@@ -76,7 +77,7 @@ def test_help_for_serve_names_every_setting_and_option(
         ),
         pytest.param(
             ["serve", "--engine", "warp"],
-            "streamkit: unknown engine 'warp'; known: fake, trtllm, vllm\n",
+            f"streamkit: unknown engine 'warp'; known: {', '.join(engine_names())}\n",
             id="serve: unknown engine",
         ),
         pytest.param(
