@@ -499,6 +499,14 @@ def test_its_capabilities_are_those_of_its_arguments() -> None:
     assert TensorRTLLMEngine(LLM()).statistics() is None
 
 
+def test_one_without_a_tokenizer_is_refused() -> None:
+    llm = LLM()
+    llm.tokenizer = None  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="engine trtllm needs a tokenizer"):
+        TensorRTLLMEngine(llm)
+
+
 async def test_it_refuses_until_it_is_loaded() -> None:
     engine = TensorRTLLMEngine({"model": "m"})
 

@@ -73,7 +73,7 @@ class TritonEngine(AsyncEngine):
         limits: LadderLimits | None = None,
     ) -> None:
         super().__init__(name, CAPABILITIES, limits)
-        self.default_max_tokens = max_tokens
+        self.default_max_tokens: int | None = max_tokens
         self._model = model
         self._url = client if isinstance(client, str) else None
         self._client: Any = None if isinstance(client, str) else client

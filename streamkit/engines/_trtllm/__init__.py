@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from streamkit.engines._known import KnownEngine
@@ -16,7 +17,7 @@ KNOWN: Final = KnownEngine(
     name="trtllm",
     make=from_options,
     options=OPTIONS,
-    capabilities=CAPABILITIES,
+    capabilities=replace(CAPABILITIES, extra_steps=3),  # with its overlap scheduler
     package="tensorrt_llm",
     install=INSTALL,
     cannot={

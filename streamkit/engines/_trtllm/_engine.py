@@ -66,6 +66,9 @@ class TensorRTLLMEngine(AsyncEngine):
             from which :meth:`load` makes one that :meth:`aclose` ends.
         name: Its name in logs and metrics.
         limits: How long the ladder waits for a proof of stop.
+
+    Raises:
+        ValueError: The ``LLM`` has no tokenizer.
     """
 
     closing_proves = Proof.SENT  # what runs on would do so without a reader as well
@@ -172,6 +175,8 @@ class TensorRTLLMEngine(AsyncEngine):
             raise
 
     def _attach(self, llm: Any) -> None:
+        if llm.tokenizer is None:
+            raise ValueError(f"engine {self.name} needs a tokenizer: leave skip_tokenizer_init off")
         self._llm = llm
         args = llm.args
         torch = getattr(args, "backend", None) in _TORCH

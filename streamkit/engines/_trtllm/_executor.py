@@ -55,7 +55,7 @@ class TensorRTExecutorEngine(AsyncEngine):
     """
 
     closing_proves = Proof.SENT  # what runs on would do so without a reader as well
-    default_max_tokens = DEFAULT_MAX_TOKENS
+    default_max_tokens: int | None = DEFAULT_MAX_TOKENS
 
     def __init__(
         self,
