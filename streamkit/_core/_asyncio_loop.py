@@ -21,6 +21,7 @@ class _Last(threading.local):
     loop: AsyncioLoop | None = None
 
 
+_OVER: Final = object()
 _last: Final = _Last()
 """The loop that this thread ran last: asked for several times by each request."""
 
@@ -166,12 +167,11 @@ class AsyncioInterrupter:
         steps = awaitable.__await__()
         self._beginning = True
         try:
-            signal = next(steps)
-        except StopIteration:  # it never waited, as most sends do not
-            return None
+            signal = next(steps, _OVER)
         finally:
             self._beginning = False
-        return self.step(resume(steps, signal))
+        # Mostly it never waited: for one that did not, an exception costs more than the rest.
+        return None if signal is _OVER else self.step(resume(steps, signal))
 
     async def step(self, awaitable: Awaitable[Any]) -> Any:
         self._task = task = asyncio.current_task(self._loop.loop)

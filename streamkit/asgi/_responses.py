@@ -311,7 +311,8 @@ class _Heartbeat:
 
     def _due(self) -> None:
         assert self._every is not None
-        if self._loop.now() - self._last >= self._every:
+        # As the timer reckons: the difference may come out a rounding below the interval, for ever.
+        if self._loop.now() >= self._last + self._every:
             self.touch()
             if self.beating is None:  # the one before is stuck: the sweeper deals with that
                 self.beating = self._loop.signal()

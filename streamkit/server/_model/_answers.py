@@ -27,6 +27,7 @@ from streamkit.streams import CancellableStream, drive
 
 from ._chunks import as_json, joined
 from ._errors import Code, NoForm, error_headers
+from ._head import SoundHead
 from ._inputs import PREDICT
 from ._openai import NAMED, OpenAIStream
 
@@ -76,7 +77,7 @@ async def response_to(result: Result, call: ModelCall, form: Form) -> ASGIApp:
     """
     match result:
         case Answer(response):
-            return _passed_on(response, call)
+            return SoundHead(_passed_on(response, call))
         case Value(value):
             return _whole(lambda: value, call, form)
         case Stream(items) if form.whole:

@@ -52,7 +52,6 @@ class Endpoint:
         """ASGI."""
         visit: Visit = scope[VISIT_KEY]
         owner = scope[SCOPE_KEY]
-        send = with_sound_head(send)
         call = self._runner.accept(
             request_id=visit.id, token=owner.token, on_closed=visit.books_closed
         )
@@ -124,7 +123,7 @@ async def _tell(
     error: Exception, scope: Scope, receive: Receive, send: Send, call: ModelCall
 ) -> None:
     try:
-        await answer_to(error)(scope, receive, send)
+        await answer_to(error)(scope, receive, with_sound_head(send))
     except NoForm as no_form:  # the status or the headers of an HTTPException of the model's
         log_failure(no_form, call.id)
         await answer_to(no_form)(scope, receive, send)

@@ -6,13 +6,26 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from starlette.types import Message, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._errors import NoForm
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # a line break begins another header
 _STATUSES: Final = range(200, 600)  # below, an answer is yet to come; above, there is none
+
+
+class SoundHead:
+    """A response that a model made: its head is looked at before it goes out."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._app(scope, receive, with_sound_head(send))
 
 
 def with_sound_head(send: Send) -> Send:
