@@ -27,6 +27,7 @@ from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
 from ._sglang import SGLangEngine
 from ._thread_engine import ThreadEngine
+from ._transformers import TransformersBatchEngine, TransformersEngine
 from ._triton import TritonEngine
 from ._trtllm import TensorRTExecutorEngine, TensorRTLLMEngine
 from ._vllm import VLLMEngine
@@ -61,6 +62,8 @@ __all__ = [
     "TensorRTLLMEngine",
     "ThreadEngine",
     "TokenLogprob",
+    "TransformersBatchEngine",
+    "TransformersEngine",
     "TritonEngine",
     "Usage",
     "VLLMEngine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from . import _fake, _sglang, _triton, _trtllm, _vllm
+from . import _fake, _sglang, _transformers, _triton, _trtllm, _vllm
 from ._base import Engine
 from ._known import KnownEngine
 from ._options import Option, parse_options
@@ -15,6 +15,7 @@ _ENGINES: Final[Mapping[str, KnownEngine]] = {
     for known in (
         _fake.KNOWN,
         _sglang.KNOWN,
+        _transformers.KNOWN,
         _triton.KNOWN,
         _trtllm.KNOWN,
         _vllm.KNOWN,

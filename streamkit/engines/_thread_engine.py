@@ -73,8 +73,8 @@ class ThreadEngine(AsyncEngine):
             slots=self._slots,
             running=running,
             queued=len(seats) - running,
-            steps=self._left.chunks + sum(seat.count.chunks for seat in seats),
-            tokens=self._left.tokens + sum(seat.count.tokens for seat in seats),
+            steps=self._left.chunks + sum(seat.chunks for seat in seats),
+            tokens=self._left.tokens + sum(seat.made for seat in seats),
         )
 
     async def is_gone(self, job_id: str) -> bool:
@@ -123,17 +123,18 @@ class ThreadEngine(AsyncEngine):
 
     def _leave(self, seat: _Seat) -> None:
         if self._seats.pop(seat, seat) is None:
-            self._left.add(seat.count)
+            self._left.add(seat)
         seat.job.proved(Proof.JOINED)
 
     def _counted(self, seat: _Seat) -> Generator[Chunk]:
         """In the thread: count what is made, whoever takes it."""
-        job, count = seat.job, seat.count
+        job, taken = seat.job, 0
         with closing(self._uninterrupted(job)) as chunks:
             for chunk in chunks:
-                count.chunks += 1
-                count.tokens += chunk.tokens
-                job.made = count.tokens
+                seat.chunks += 1
+                taken += chunk.tokens
+                if seat.made < taken:  # an adapter that counts itself knows of more
+                    job.made = taken
                 yield chunk
                 if job.cancelled:  # known here before the loop has got round to closing us
                     return
@@ -147,7 +148,7 @@ class ThreadEngine(AsyncEngine):
 
 
 class _Count:
-    """What a thread made; one thread writes it."""
+    """What those made that have left."""
 
     __slots__ = ("chunks", "tokens")
 
@@ -155,20 +156,25 @@ class _Count:
         self.chunks = 0
         self.tokens = 0
 
-    def add(self, other: _Count) -> None:
-        self.chunks += other.chunks
-        self.tokens += other.tokens
+    def add(self, seat: _Seat) -> None:
+        self.chunks += seat.chunks
+        self.tokens += seat.made
 
 
 class _Seat:
-    """One generation, from its queueing to its thread's end."""
+    """One generation, from its queueing to its thread's end; its thread counts."""
 
-    __slots__ = ("count", "job", "running")
+    __slots__ = ("chunks", "job", "running")
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.count = _Count()
+        self.chunks = 0
         self.running = False
+
+    @property
+    def made(self) -> int:
+        """Tokens."""
+        return self.job.made or 0
 
     def __repr__(self) -> str:
         return f"<_Seat of {self.job!r}, {'running' if self.running else 'queued'}>"

@@ -158,8 +158,8 @@ def test_check_finds_nothing_to_warn_of(
 
 
 def test_the_readme_has_a_row_for_each_example() -> None:
-    # The last two have tests of their own: tests/real/vllm, and test_trtllm_examples.py.
-    others = {"README.md", "__pycache__", "vllm", "trtllm"}
+    # These have tests of their own: tests/real, and test_trtllm_examples.py.
+    others = {"README.md", "__pycache__", "transformers", "vllm", "trtllm"}
     models = [path for path in EXAMPLES.iterdir() if path.name not in others]
 
     assert sorted(ROWS) == sorted(path.name for path in models)

@@ -50,7 +50,7 @@ def request() -> GenerationRequest:
 
 
 def test_without_options_it_is_the_default() -> None:
-    assert engine_names() == ("fake", "sglang", "triton", "trtllm", "vllm")
+    assert engine_names() == ("fake", "sglang", "transformers", "triton", "trtllm", "vllm")
     assert build("fake").name == "fake"
 
 

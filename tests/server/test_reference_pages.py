@@ -53,6 +53,7 @@ def metrics_table() -> list[str]:
 TABLES = {
     "settings": ("settings.md", settings_table),
     "options": ("settings.md", partial(options_table, "fake")),
+    "options-transformers": ("settings.md", partial(options_table, "transformers")),
     "options-vllm": ("settings.md", partial(options_table, "vllm")),
     "options-sglang": ("settings.md", partial(options_table, "sglang")),
     "options-triton": ("settings.md", partial(options_table, "triton")),
