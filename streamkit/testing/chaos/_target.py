@@ -1,0 +1,215 @@
+"""The server under test: how it is asked, what its answers say, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamkit._core import now
+from streamkit.testing._clients import open_connection
+from streamkit.testing._faults import Ask, Fault, Seen, visit
+from streamkit.testing._http1 import BadResponse
+
+from ._profiles import Counters, Profile, fill, names_in
+
+PROMPTS: Final = (
+    "Count from one upwards and never stop.",
+    "Tell a long story about a lighthouse – in Größe and détail.",
+    "word " * 60 + "continue.",
+    "List every animal that you know, one after the other.",
+)
+SHORT: Final = 16  # tokens of those who stay
+_STAY: Final = Fault.parse("stay")
+
+
+class CannotTest(Exception):
+    """The server cannot be tested like this; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What a server says of itself, somewhere between ``asked_at`` and ``at``.
+
+    Attributes:
+        running: Requests that run or wait.
+        tokens: Tokens since its start; None: it does not say.
+    """
+
+    asked_at: float
+    at: float
+    running: float
+    tokens: float | None
+
+
+class Target:
+    """One URL, asked as its profile says. Nothing else is ever contacted."""
+
+    __slots__ = ("_headers", "_model", "_origin", "_profile", "_seed", "_timeout", "_tls", "url")
+
+    def __init__(
+        self,
+        url: str,
+        profile: Profile,
+        *,
+        seed: int,
+        timeout: float,
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        parts = urlsplit(url)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        path = parts.path if parts.path not in {"", "/"} else profile.path
+        self.url = f"{self._origin}{path}{f'?{parts.query}' if parts.query else ''}"
+        self._profile = profile
+        self._headers = {**profile.headers, **headers}
+        self._seed = seed
+        self._timeout = timeout
+        self._tls = tls
+        self._model = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it tells what it does."""
+        return self._profile.counters is not None
+
+    async def open(self, model: str | None) -> None:
+        """Find out what is needed to ask.
+
+        Raises:
+            CannotTest: It does not answer, or not what its profile says.
+        """
+        if model is not None:
+            self._model = model
+        elif self._profile.models and "{model}" in names_in(self._profile.json):
+            listed = json.loads(await self._get(self._profile.models))
+            try:
+                self._model = listed["data"][0]["id"]
+            except (LookupError, TypeError):
+                raise CannotTest(
+                    f"{self._profile.models} lists no model: name one with --model"
+                ) from None
+        if self.counts:
+            await self.count()
+
+    def ask(self, prompt: int, tokens: int) -> Ask:
+        """The request for a prompt, by its number, and so many tokens."""
+        values: dict[str, str | int] = {
+            "prompt": PROMPTS[prompt % len(PROMPTS)],
+            "max_tokens": tokens,
+            "seed": self._seed,
+            "model": self._model,
+        }
+        return Ask(
+            url=self.url,
+            method=self._profile.method,
+            json=fill(self._profile.json, values),
+            headers=self._headers,
+            timeout=self._timeout,
+            tls=self._tls,
+        )
+
+    async def answer(self, prompt: int, tokens: int = SHORT) -> Seen:
+        """Ask and read to the end, as a client that stays."""
+        return await visit(self.ask(prompt, tokens), _STAY)
+
+    def text_of(self, seen: Seen) -> str:
+        """The text of an answer, without what differs from request to request."""
+        if self._profile.text is None:
+            return bytes(seen.body).decode(errors="replace")
+        events = [event.data for event in seen.events if event.event == "message"]
+        if not self._profile.text:
+            return "".join(events)
+        return "".join(_text_in(data, self._profile.text) for data in events if data != "[DONE]")
+
+    async def count(self) -> Count:
+        """Read its counters.
+
+        Raises:
+            CannotTest: They are not there.
+        """
+        where = self._profile.counters
+        assert where is not None
+        asked_at = now()
+        page = await self._get(where.path)
+        numbers = _json_numbers(page) if page.lstrip()[:1] == "{" else _metrics(page)
+        running = _sum(numbers, where.running, where)
+        # A counter that nothing was counted with yet is often left out.
+        told = where.tokens and all(name in numbers for name in where.tokens)
+        tokens = _sum(numbers, where.tokens, where) if told else None
+        return Count(asked_at=asked_at, at=now(), running=running, tokens=tokens)
+
+    async def _get(self, path: str) -> str:
+        headers = {**self._headers, "accept": "*/*", "connection": "close"}
+        url = f"{self._origin}{path}"
+        try:
+            async with open_connection(url, timeout=self._timeout, tls=self._tls) as client:
+                await client.send_request("GET", path, headers=headers)
+                head, body = await client.read_head(), await client.read_body()
+        except (OSError, BadResponse) as error:
+            raise CannotTest(f"{url} does not answer: {error}") from None
+        if head.status != 200:
+            raise CannotTest(f"{url} answered {head.status}; is this the right --target-profile?")
+        return body.decode(errors="replace")
+
+    def __repr__(self) -> str:
+        return f"<Target {self.url}>"
+
+
+def _text_in(data: str, path: str) -> str:
+    try:
+        found = _inside(json.loads(data), path.split("."))
+    except (ValueError, LookupError):
+        return ""  # an event without text: usage, a role
+    return found if isinstance(found, str) else ""
+
+
+def _inside(value: object, path: Sequence[str]) -> object:
+    for name in path:
+        match value:
+            case list():
+                value = cast("list[object]", value)[int(name)]
+            case dict():
+                value = cast("dict[str, object]", value)[name]
+            case _:
+                raise LookupError(name)
+    return value
+
+
+def _json_numbers(page: str) -> Mapping[str, float]:
+    flat: dict[str, float] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in cast("dict[str, Any]", value).items():
+                walk(inner, f"{path}.{name}" if path else name)
+        elif isinstance(value, int | float):
+            flat[path] = float(value)
+
+    try:
+        walk(json.loads(page), "")
+    except ValueError as error:
+        raise CannotTest(f"its counters are no JSON: {error}") from None
+    return flat
+
+
+def _metrics(page: str) -> Mapping[str, float]:
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:  # engines and models are labels: all together count
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+def _sum(numbers: Mapping[str, float], names: Sequence[str], where: Counters) -> float:
+    missing = [name for name in names if name not in numbers]
+    if missing:
+        raise CannotTest(
+            f"{where.path} does not tell {', '.join(missing)}; is this the right --target-profile?"
+        )
+    return sum(numbers[name] for name in names)

@@ -1,0 +1,242 @@
+"""`streamkit chaos`: what it finds, that it finds it again, and what it refuses to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from streamkit.server import cli
+from streamkit.testing import Fault
+from streamkit.testing.chaos._plan import make_plan
+from streamkit.testing.chaos._target import Count
+from streamkit.testing.chaos._watch import rest
+from tests.server.serving import serving
+
+realtime = pytest.mark.realtime
+QUICK = ("--clients", "8", "--concurrency", "4", "--stop-within", "1", "--stay", "0.3")
+FAULTS = ("--fault=fin@first_byte", "--fault=rst@event:3", "--fault=half_close@event:2")
+
+
+def chaos(url: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run the command; its exit status and its report."""
+    file = folder / "report.json"
+    status = cli.main(["chaos", url, *QUICK, f"--json={file}", *arguments])
+    return status, json.loads(file.read_text())
+
+
+# -- what it finds -------------------------------------------------------------------------------
+
+
+@realtime
+@pytest.mark.timeout(90)
+def test_streamkit_over_the_honest_engine_passes_and_the_same_seed_says_so_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[object, ...]] = []
+    with serving(step_ms=5) as served:
+        for _ in range(3):
+            status, report = chaos(served.url, tmp_path, *FAULTS, "--seed=5")
+            words = {name: check["word"] for name, check in report["checks"].items()}
+            seen.append((status, report["verdict"], report["plan"], words))
+            assert [cell["state"] for cell in report["cells"]] == ["stopped"] * 3
+            assert report["storm"]["came"] == 8
+
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][:2] == (0, "good")
+    assert set(words.values()) == {"good"}
+    assert "verdict: good" in capsys.readouterr().out
+
+
+@realtime
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("lie", ["ignore_abort", "ack_and_run_on"])
+def test_an_engine_that_lies_about_its_aborts_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str
+) -> None:
+    with serving(step_ms=5, lie=lie) as served:
+        status, report = chaos(served.url, tmp_path, "--fault=rst@event:3", "--seed=3")
+
+    assert (status, report["verdict"]) == (1, "bad")
+    assert [cell["state"] for cell in report["cells"]] == ["ran on"]
+    assert report["cells"][0]["tokens"] > 100, "what it made for nobody is counted"
+    out = capsys.readouterr().out
+    assert re.search(r"again: +streamkit chaos http://\S+ .*--fault=rst@event:3 --seed=3", out)
+
+
+@realtime
+@pytest.mark.timeout(60)
+def test_the_pictures_are_in_the_file_and_it_loads_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    with serving(step_ms=5) as served:
+        chaos(served.url, tmp_path, *FAULTS, f"--html={page}")
+    text = page.read_text()
+
+    pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
+    assert len(pictures) == 5
+    names = [label.text for picture in pictures for label in picture.iter("text")]
+    assert {"rst@event:3", "stay@after_end"} <= set(names)
+    assert not re.search(r"(src|href)=|@import|url\(", text)
+
+
+@realtime
+@pytest.mark.timeout(60)
+def test_a_server_without_counters_is_judged_by_a_short_request(tmp_path: Path) -> None:
+    """One slot: whoever ran on would keep the short request waiting."""
+    with serving("--max-queued", "100", step_ms=5, slots=1) as served:
+        status, report = chaos(served.url, tmp_path, "--target-profile=openai", *FAULTS)
+
+    assert status == 0, report["checks"]
+    assert [cell["state"] for cell in report["cells"]] == ["unseen"] * 3
+    assert "a short request felt 4 others" in report["checks"]["stops"]["detail"]
+
+
+@realtime
+@pytest.mark.timeout(60)
+def test_where_nothing_can_be_seen_the_verdict_is_not_good(tmp_path: Path) -> None:
+    with serving(step_ms=5, slots=64) as served:
+        status, report = chaos(served.url, tmp_path, "--target-profile=openai", *FAULTS)
+
+    assert (status, report["verdict"]) == (1, "bad")
+    assert report["checks"]["stops"]["word"] == "unknown"
+
+
+# -- what it refuses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["http://example.com"], "example.com is not this machine"),
+        (["http://192.0.2.1:80"], "say --i-own-this-server"),
+        (["ftp://127.0.0.1"], "'ftp://127.0.0.1' is not http://HOST:PORT"),
+        (["127.0.0.1:80"], "is not http://HOST:PORT"),
+        (["http://127.0.0.1", "--fault=h2_reset"], "h2_reset@event:3 needs --http2"),
+        (["http://127.0.0.1", "--fault=tls_cut"], "tls_cut@event:3 needs an https URL"),
+        (["http://127.0.0.1", "--header=x"], "--header takes NAME:VALUE, got 'x'"),
+        (["http://127.0.0.1", "--request-template=/nowhere"], "cannot read /nowhere"),
+    ],
+)
+def test_a_command_line_that_will_not_be_followed_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert cli.main(["chaos", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fault=bye"], "way 'bye' is not one of"),
+        (["--clients=none"], "expected a number from 1 to 10000, got 'none'"),
+        (["--stop-within=-1"], "expected seconds above 0, got '-1'"),
+        (["--target-profile=tgi"], "invalid choice: 'tgi'"),
+    ],
+)
+def test_a_mistake_in_an_option_names_what_would_be_right(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["chaos", "http://127.0.0.1", *arguments])
+
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("[]", "expected a JSON object with path, json,"),
+        ('{"pth": "/"}', "'pth' is not one of path, json,"),
+        ('{"counters": {"path": "/x"}}', "counters: running missing"),
+        ("{", "cannot read"),
+    ],
+)
+def test_a_template_that_cannot_be_used_says_what_is_wrong_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], template: str, says: str
+) -> None:
+    file = tmp_path / "template.json"
+    file.write_text(template)
+
+    assert cli.main(["chaos", "http://127.0.0.1", f"--request-template={file}"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@realtime
+def test_a_server_that_is_not_there_or_another_one_is_one_line_and_status_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["chaos", "http://127.0.0.1:9"]) == 1
+    assert "http://127.0.0.1:9/v1/engine does not answer" in capsys.readouterr().err
+    with serving() as served:
+        assert cli.main(["chaos", served.url, "--target-profile=vllm"]) == 1
+    assert "is this the right --target-profile?" in capsys.readouterr().err
+
+
+@realtime
+@pytest.mark.timeout(60)
+def test_nothing_but_the_named_server_is_contacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses: set[object] = set()
+    connect = asyncio.SelectorEventLoop.sock_connect
+
+    async def noted(loop: Any, sock: Any, address: Any) -> None:
+        addresses.add(address)
+        await connect(loop, sock, address)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", noted)
+    with serving(step_ms=5) as served:
+        chaos(served.url, tmp_path, "--fault=rst@event:1")
+
+    assert addresses == {("127.0.0.1", int(served.url.rpartition(":")[2]))}
+
+
+# -- its parts -------------------------------------------------------------------------------------
+
+
+def test_half_of_a_storm_stays_and_the_seed_decides_who() -> None:
+    plans = [make_plan(seed, 40, 8, faults=(), over=()) for seed in (1, 1, 2)]
+
+    assert plans[0] == plans[1] != plans[2]
+    assert all(sum(client.stays for client in plan.clients) == 20 for plan in plans)
+
+
+def test_only_faults_that_were_named_come_in_the_storm() -> None:
+    named = (Fault.parse("rst@event:1"), Fault.parse("fin@queued"))
+    plan = make_plan(0, 40, 8, faults=named, over=())
+
+    assert plan.cells == named
+    assert {client.fault for client in plan.clients if not client.stays} == set(named)
+
+
+def looks(*running: float, every: float = 1.0) -> Sequence[Count]:
+    return [
+        Count(asked_at=at * every, at=at * every + 0.1, running=each, tokens=10.0 * at)
+        for at, each in enumerate(running)
+    ]
+
+
+def test_a_server_rests_from_the_first_look_on_that_finds_nothing_more() -> None:
+    stop = rest(looks(0, 1, 1, 0, 0), base=0, since=1.5)
+
+    assert stop is not None
+    assert stop.after == pytest.approx(1.6)
+    assert stop.tokens == 20
+
+
+def test_a_server_that_starts_again_has_not_come_to_rest() -> None:
+    assert rest(looks(0, 1, 0, 1), base=0, since=1.5) is None
+    assert rest(looks(0, 1, 0, 1, 0), base=0, since=1.5).after == pytest.approx(2.6)
+
+
+def test_a_look_that_was_asked_for_before_proves_nothing() -> None:
+    assert rest(looks(0, 0, 0), base=0, since=2.05) is None
