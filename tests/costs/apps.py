@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -122,3 +123,14 @@ async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 echo_socket = CancellationMiddleware(_echo)
 bare_socket = _echo
+
+
+def fastapi_endpoint(path: str) -> ASGIApp:
+    """What the model class of ``echo_model.py`` is, written with FastAPI."""
+    app = FastAPI()
+
+    @app.post(path)
+    async def predict(inputs: dict[str, Any]) -> Any:
+        return inputs
+
+    return app
