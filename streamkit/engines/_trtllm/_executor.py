@@ -69,7 +69,7 @@ class TensorRTExecutorEngine(AsyncEngine):
         self._executor: Any = executor
         self._tokenizer: Any = tokenizer
         self._inboxes: dict[int, _Inbox] = {}
-        self._reading = False
+        self._reading: anyio.Event | None = None  # set when its task has ended
 
     def check(self, request: GenerationRequest) -> None:
         """Raise ValueError when the executor could never serve such a request."""
@@ -107,6 +107,13 @@ class TensorRTExecutorEngine(AsyncEngine):
             if not (began or final):
                 job.proved(Proof.CLOSED)
 
+    async def aclose(self) -> None:
+        """Cancel everything, and wait until nobody asks for responses any more. Idempotent."""
+        await super().aclose()
+        if self._reading is not None:
+            with anyio.move_on_after(ANSWER_LIMIT):  # what ignores its cancel is read on so long
+                await self._reading.wait()
+
     def _request(self, job: Job) -> Any:
         bindings = importlib.import_module("tensorrt_llm.bindings.executor")
         asked, sampling = job.request, job.request.sampling
@@ -130,8 +137,8 @@ class TensorRTExecutorEngine(AsyncEngine):
     # -- responses, of all requests ------------------------------------------------------------
 
     def _read_on(self) -> None:
-        if not self._reading:
-            self._reading = True
+        if self._reading is None:
+            self._reading = anyio.Event()
             current_loop().spawn(self._read, f"responses of {self.name}")
 
     async def _read(self) -> None:
@@ -143,7 +150,9 @@ class TensorRTExecutorEngine(AsyncEngine):
         except Exception as error:  # noqa: BLE001 - without responses it is of no use to anybody
             self.died(error)
         finally:
-            self._reading = False
+            ended, self._reading = self._reading, None
+            if ended is not None:
+                ended.set()
 
     def _hand_out(self, responses: list[Any]) -> None:
         for response in responses:
