@@ -23,6 +23,7 @@ from ._fake import FakeEngine, RequestRecord, StepLog, StepRecord
 from ._job import Abort, Job
 from ._known import KnownEngine
 from ._ladder import LadderLimits, prove_stopped
+from ._llama_cpp import LlamaCppEngine
 from ._options import Option
 from ._request import GenerationRequest, Message, Sampling
 from ._sglang import SGLangEngine
@@ -45,6 +46,7 @@ __all__ = [
     "Job",
     "KnownEngine",
     "LadderLimits",
+    "LlamaCppEngine",
     "Loads",
     "Message",
     "Misbehaviour",

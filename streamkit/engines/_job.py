@@ -95,7 +95,7 @@ class Job:
         self._run.registered()
 
     def counted_prompt(self, tokens: int) -> None:
-        """The engine said how many tokens the prompt has."""
+        """The engine said how many tokens the prompt has. Any thread."""
         self._run.count_prompt(tokens)
 
     def started(self) -> None:

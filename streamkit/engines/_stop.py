@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import replace
 from typing import Final, Self
 
@@ -37,8 +38,7 @@ class StopStrings:
         "_next",
         "_open",
         "_runs_on",
-        "_starts",
-        "_stop",
+        "_stops",
         "cut",
         "dropped",
     )
@@ -46,9 +46,7 @@ class StopStrings:
     def __init__(self, generation: Generation, stop: tuple[str, ...], choices: int) -> None:
         self._generation = generation
         self._next = generation.__anext__
-        self._stop = stop
-        # One look for all of them: most chunks end in none.
-        self._starts = tuple({text[:end] for text in stop for end in range(1, len(text))})
+        self._stops = StopTexts(stop)
         self._held: dict[int, list[Chunk]] = {}
         self._open = set(range(choices))
         self._runs_on = False  # the engine goes on with a choice that has ended
@@ -82,27 +80,15 @@ class StopStrings:
             return None
         held = [*self._held.pop(index, ()), chunk]
         text = "".join(each.text for each in held)
-        if (cut := self._find(text)) is not None:
+        if (cut := self._stops.find(text)) is not None:
             self._end(index, runs_on=chunk.finish_reason is None)
             return replace(_ended_at(merged(held), cut), finish_reason="stop")
         if chunk.finish_reason is not None:
             self._end(index, runs_on=False)
             return merged(held)
-        return self._hold_back(index, held, text)
-
-    def _find(self, text: str) -> int | None:
-        """Where the text that is complete first begins: the same wherever chunks begin and end."""
-        ends = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        return min(ends)[1] if ends else None
-
-    def _hold_back(self, index: int, held: list[Chunk], text: str) -> Chunk | None:
-        if not text.endswith(self._starts):
-            return merged(held)
-        begins = len(text) - max(len(start) for start in self._starts if text.endswith(start))
-        free = end = 0
-        while (end := end + len(held[free].text)) <= begins:
-            free += 1
-        self._held[index] = held[free:]
+        free = self._stops.free(held, text)
+        if free < len(held):
+            self._held[index] = held[free:]
         return merged(held[:free]) if free else None
 
     def _end(self, index: int, *, runs_on: bool) -> None:
@@ -114,7 +100,57 @@ class StopStrings:
             self._generation.cancel(Cancellation(reason=Reason.REQUESTED, at=now(), detail=FOUND))
 
     def __repr__(self) -> str:
-        return f"<StopStrings {self._stop} on {self._generation!r}>"
+        return f"<StopStrings {self._stops.texts} on {self._generation!r}>"
+
+
+class StopTexts:
+    """Texts to stop at, and where they are in what has come so far.
+
+    Attributes:
+        texts: None of them empty.
+    """
+
+    __slots__ = ("_starts", "texts")
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self.texts = texts
+        # One look for all of them: most chunks end in none.
+        self._starts = tuple({text[:end] for text in texts for end in range(1, len(text))})
+
+    def find(self, text: str) -> int | None:
+        """Where the text that is complete first begins: the same wherever chunks begin and end."""
+        ends = [(at + len(stop), at) for stop in self.texts if (at := text.find(stop)) >= 0]
+        return min(ends)[1] if ends else None
+
+    def free(self, held: list[Chunk], text: str) -> int:
+        """How many of the chunks that make ``text`` end before a text to stop at may begin."""
+        if not text.endswith(self._starts):
+            return len(held)
+        begins = len(text) - max(len(start) for start in self._starts if text.endswith(start))
+        free = end = 0
+        while (end := end + len(held[free].text)) <= begins:
+            free += 1
+        return free
+
+
+def cut_at(chunks: Generator[Chunk], stop: tuple[str, ...]) -> Generator[Chunk]:
+    """Yield the chunks of one choice up to where one of these texts begins, and close them there.
+
+    For engines that are pulled in a thread, and compute nothing that is not pulled.
+    """
+    stops = StopTexts(stop)
+    held: list[Chunk] = []
+    with closing(chunks):
+        for chunk in chunks:
+            held.append(chunk)
+            text = "".join(each.text for each in held)
+            if (cut := stops.find(text)) is not None:
+                yield replace(_ended_at(merged(held), cut), finish_reason="stop")
+                return
+            free = len(held) if chunk.finish_reason else stops.free(held, text)
+            if free:
+                yield merged(held[:free])
+                del held[:free]
 
 
 def merged(chunks: list[Chunk]) -> Chunk:

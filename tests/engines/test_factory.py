@@ -50,15 +50,16 @@ def request() -> GenerationRequest:
 
 
 def test_without_options_it_is_the_default() -> None:
-    assert engine_names() == ("fake", "sglang", "transformers", "triton", "trtllm", "vllm")
+    assert {"fake", "vllm"} <= set(engine_names())
+    assert list(engine_names()) == sorted(engine_names())
     assert build("fake").name == "fake"
 
 
 def test_an_unknown_engine_is_refused_with_those_that_there_are() -> None:
-    there_are = ", ".join(engine_names())
-    with pytest.raises(ValueError, match=f"unknown engine 'vlllm'; known: {there_are}"):
+    known = f"known: {', '.join(engine_names())}$"
+    with pytest.raises(ValueError, match=f"unknown engine 'vlllm'; {known}"):
         build("vlllm")
-    with pytest.raises(ValueError, match=f"unknown engine ''; known: {there_are}"):
+    with pytest.raises(ValueError, match=f"unknown engine ''; {known}"):
         engine_options("")
 
 

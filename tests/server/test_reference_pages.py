@@ -58,6 +58,7 @@ TABLES = {
     "options-sglang": ("settings.md", partial(options_table, "sglang")),
     "options-triton": ("settings.md", partial(options_table, "triton")),
     "options-trtllm": ("settings.md", partial(options_table, "trtllm")),
+    "options-llama_cpp": ("settings.md", partial(options_table, "llama_cpp")),
     "metrics": ("metrics.md", metrics_table),
 }
 
