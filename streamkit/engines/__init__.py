@@ -31,6 +31,7 @@ from ._thread_engine import ThreadEngine
 from ._transformers import TransformersBatchEngine, TransformersEngine
 from ._triton import TritonEngine
 from ._trtllm import TensorRTExecutorEngine, TensorRTLLMEngine
+from ._upstream import UpstreamEngine
 from ._vllm import VLLMEngine
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "TransformersBatchEngine",
     "TransformersEngine",
     "TritonEngine",
+    "UpstreamEngine",
     "Usage",
     "VLLMEngine",
     "build",

@@ -151,7 +151,8 @@ class Capabilities:
         proof: The strongest proof of stop this engine can give.
         cancel_queued: A cancel takes a waiting request out of the engine's queue.
         cancel_prefill: Where a cancel can take effect inside prefill.
-        extra_steps: Decode steps that a running request may still make after a cancel.
+        extra_steps: Decode steps that a running request may still make after a cancel; None where
+            that is not known.
         answers_cancel: When the engine says a last word to a cancelled request.
         early_cancel_safe: An abort that overtakes its request is not lost.
         fence: An ordered round trip can show that earlier aborts were handled.
@@ -167,7 +168,7 @@ class Capabilities:
     proof: Proof
     cancel_queued: bool = False
     cancel_prefill: Literal["none", "chunk", "layer", "node"] = "none"
-    extra_steps: int = 1
+    extra_steps: int | None = 1
     answers_cancel: Literal["always", "running", "never"] = "never"
     early_cancel_safe: bool = False
     fence: bool = False
@@ -177,7 +178,7 @@ class Capabilities:
     kill: bool = False
     takes: frozenset[str] = frozenset()
 
-    def as_json(self) -> dict[str, bool | int | str | list[str]]:
+    def as_json(self) -> dict[str, bool | int | str | list[str] | None]:
         """The claims as plain values, as ``GET /v1/engine`` shows them."""
         return {**asdict(self), "proof": self.proof.word, "takes": sorted(self.takes)}
 

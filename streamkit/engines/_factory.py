@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from . import _fake, _llama_cpp, _sglang, _transformers, _triton, _trtllm, _vllm
+from . import _fake, _llama_cpp, _sglang, _transformers, _triton, _trtllm, _upstream, _vllm
 from ._base import Engine
 from ._known import KnownEngine
 from ._options import Option, parse_options
@@ -19,6 +19,7 @@ _ENGINES: Final[Mapping[str, KnownEngine]] = {
         _transformers.KNOWN,
         _triton.KNOWN,
         _trtllm.KNOWN,
+        _upstream.KNOWN,
         _vllm.KNOWN,
     )
 }

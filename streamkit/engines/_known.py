@@ -53,9 +53,7 @@ class KnownEngine:
         return {
             "queue": "leaves it" if can.cancel_queued else "waits for its turn",
             "prefill": _PREFILL[can.cancel_prefill],
-            "decode": f"{can.extra_steps} more steps at most".replace("1 more steps", "1 more step")
-            if can.extra_steps
-            else "ends at once",
+            "decode": _decode(can.extra_steps),
             "proof": can.proof.word,
         }
 
@@ -70,3 +68,11 @@ class KnownEngine:
             "cannot": dict(self.cannot),
             "options": list(self.options),
         }
+
+
+def _decode(extra_steps: int | None) -> str:
+    if extra_steps is None:
+        return "is not known"
+    if extra_steps == 0:
+        return "ends at once"
+    return f"{extra_steps} more step{'s' * (extra_steps > 1)} at most"

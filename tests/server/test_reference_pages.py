@@ -59,6 +59,7 @@ TABLES = {
     "options-triton": ("settings.md", partial(options_table, "triton")),
     "options-trtllm": ("settings.md", partial(options_table, "trtllm")),
     "options-llama_cpp": ("settings.md", partial(options_table, "llama_cpp")),
+    "options-upstream": ("settings.md", partial(options_table, "upstream")),
     "metrics": ("metrics.md", metrics_table),
 }
 

@@ -254,6 +254,6 @@ class TransformersBatchEngine(AsyncEngine):
         takes = _CAPABILITIES.takes | batching.heeds | text_model.takes
         self._capabilities = replace(
             _CAPABILITIES,
-            extra_steps=_CAPABILITIES.extra_steps + batching.steps_ahead,
+            extra_steps=(_CAPABILITIES.extra_steps or 0) + batching.steps_ahead,
             takes=takes,
         )

@@ -189,7 +189,7 @@ class TensorRTLLMEngine(AsyncEngine):
             CAPABILITIES,
             cancel_queued=torch,  # the other backend looks at it when it would begin
             cancel_prefill="chunk" if getattr(args, "enable_chunked_prefill", False) else "none",
-            extra_steps=CAPABILITIES.extra_steps + ahead,
+            extra_steps=(CAPABILITIES.extra_steps or 0) + ahead,
             takes=frozenset(takes),
         )
 

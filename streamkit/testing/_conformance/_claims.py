@@ -105,6 +105,8 @@ def _extra_steps(bench: Bench, attempts: Attempts) -> Verdict:
     # Only now: a speculative engine may make its longest step late.
     longest = max(bench.pace.tokens_per_step, *(each.reader.largest for each in tried))
     what = f"claims {claimed} of at most {longest} tokens; made {max(made)} after a cancel at most"
+    if claimed is None:
+        return Verdict("less", what)
     for each in tried:
         if (each.trial.tokens_after or 0) > claimed * longest:
             bench.report.find("extra_steps", what, each.trial)

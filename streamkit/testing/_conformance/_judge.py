@@ -128,8 +128,9 @@ def _the_canary_sings(attempt: Attempt) -> Iterator[Seen]:
     trial, bench = attempt.trial, attempt.bench
     if trial.phase in NO_READER:
         return
-    extra = bench.engine.capabilities.extra_steps + 1
-    due = bench.plan.canary_factor * (bench.pace.first_token + extra * bench.pace.step)
+    extra = bench.engine.capabilities.extra_steps
+    steps = (1 if extra is None else extra) + 1
+    due = bench.plan.canary_factor * (bench.pace.first_token + steps * bench.pace.step)
     due += bench.plan.canary_slack
     if trial.phase == "prefill" and bench.engine.capabilities.cancel_prefill == "none":
         due += bench.pace.long_first_token
