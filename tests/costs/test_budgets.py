@@ -32,7 +32,7 @@ def test_every_row_of_the_table_is_counted() -> None:
     counted |= {f"message.{case}" for case in test_per_request.SOCKETS}
     counted |= {f"cancel.{case}" for case in test_per_cancel.STAGES}
     counted |= {f"idle_minute.{case}" for case in ("byte_stream", "event_stream", "process")}
-    counted |= {f"instructions.{case}" for case in instructions.BY_HAND}
+    counted |= {f"instructions.{case}" for case in instructions.RIVALS}
     counted |= {f"memory.{case}" for case in test_idle.APPS}
 
     assert set(budgets.all_budgets()) == counted

@@ -29,8 +29,9 @@ def test_a_request_costs_what_is_budgeted(case: str, check) -> None:
 def test_a_request_to_a_sync_model_costs_what_is_budgeted(check) -> None:
     counts = cost(predictions("SyncModel"), UNITS)
 
-    # How often two threads meet is not ours to say, hence neither turns nor calls.
-    exact = {name: getattr(counts, name) for name in ("tasks", "timers", "bytecodes")}
+    # How often two threads meet is not ours to say, hence neither turns nor calls; nor is whether
+    # one has to be waited for, hence no timers (seen both ways on one busy machine).
+    exact = {name: getattr(counts, name) for name in ("tasks", "bytecodes")}
     check("request.predict_sync", exact)
 
 
