@@ -75,7 +75,7 @@ class TransformersBatchEngine(AsyncEngine):
         limits: LadderLimits | None = None,
     ) -> None:
         super().__init__(name, _CAPABILITIES, limits)
-        self.default_max_tokens = max_tokens
+        self.default_max_tokens: int | None = max_tokens
         self._args = arguments_of(model, tokenizer)
         self._text_model = TextModel(model, tokenizer) if self._args is None else None
         self._settings = settings or {}

@@ -70,7 +70,7 @@ class TransformersEngine(ThreadEngine):
         limits: LadderLimits | None = None,
     ) -> None:
         super().__init__(name, CAPABILITIES, slots=slots, limits=limits)
-        self.default_max_tokens = max_tokens
+        self.default_max_tokens: int | None = max_tokens
         self._args = arguments_of(model, tokenizer)
         self._text_model: TextModel | None = None
         self._hooks: LayerHooks | None = None
