@@ -34,6 +34,7 @@ from ._gate import ThreadGate
 from ._http1 import BadResponse, Head, ResponseReader, encode_request
 from ._http2 import Http2Client, Http2Stream, open_http2
 from ._lifespan import Lifespan
+from ._proxy import TOXICS, FaultProxy, Toxic
 from ._serving import ASGI_SERVERS, serve_app
 from ._sockets import Leave
 
@@ -42,6 +43,7 @@ __all__ = [
     "FAULT_PHASES",
     "FAULT_WAYS",
     "PHASES",
+    "TOXICS",
     "WAYS",
     "Ask",
     "BadResponse",
@@ -54,6 +56,7 @@ __all__ = [
     "EventParser",
     "Exchange",
     "Fault",
+    "FaultProxy",
     "Finding",
     "Head",
     "Http2Client",
@@ -69,6 +72,7 @@ __all__ = [
     "Sent",
     "ServerEvent",
     "ThreadGate",
+    "Toxic",
     "Trial",
     "VirtualTimeLoop",
     "check_engine",

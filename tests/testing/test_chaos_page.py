@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.testing import FAULT_PHASES, FAULT_WAYS
+from streamkit.testing import FAULT_PHASES, FAULT_WAYS, TOXICS
 from tests.testing.test_reference_page import chat_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "chaos.md"
@@ -28,9 +28,21 @@ def table(name: str, parts: Mapping[str, object]) -> str:
     return "\n".join(rows)
 
 
+def toxics() -> str:
+    rows = ["| toxic | numbers | what it does to a connection |", "|---|---|---|"]
+    for name, kind in TOXICS.items():
+        numbers = (key if it is None else f"{key} [{it:g}]" for key, it in kind.numbers.items())
+        rows.append(f"| `{name}` | {', '.join(numbers)} | {kind.meaning} |")
+    return "\n".join(rows)
+
+
 def with_tables(page: str) -> str:
-    for name, parts in (("ways", FAULT_WAYS), ("phases", FAULT_PHASES)):
-        inside = table(name.removesuffix("s"), parts)
+    tables = {
+        "ways": table("way", FAULT_WAYS),
+        "phases": table("phase", FAULT_PHASES),
+        "toxics": toxics(),
+    }
+    for name, inside in tables.items():
         between = f"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         page = re.sub(
             between, lambda m, text=inside: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL
