@@ -134,6 +134,8 @@ class TransformersBatchEngine(AsyncEngine):
                 for chunk in answers.take():
                     yield chunk  # noqa: ASYNC119 - the pump closes this generator, always
                 self._end(answers)
+            if answers.unfinished:  # without its handler a late token would be kept for ever
+                await self.fence()
         finally:
             if not job.cancelled:  # else its books are still to be looked into
                 self._cancel(job.id)

@@ -170,7 +170,7 @@ async def test_cancels_at_random_moments_leave_an_idle_engine(
         n = 1 + number % 2
         early = chance.random() < 0.5
         turns, tokens = (chance.randrange(40), 0) if early else (0, chance.randint(1, n * TOKENS))
-        generation = engine.generate("leave me", max_tokens=TOKENS, n=n)
+        generation = engine.generate("leave me", max_tokens=10 * TOKENS, n=n)
         await leave(generation, turns, tokens)
         after.append(await canary(engine))
         if generation.cancellation is None:
@@ -178,6 +178,7 @@ async def test_cancels_at_random_moments_leave_an_idle_engine(
         report = await prove_stopped(generation, engine)
         assert (report.outcome, report.proof) == (Outcome.CANCELLED, Proof.JOINED)
         assert report.error is None
+        assert (report.tokens_after_cancel or 0) <= n
         stopped.append(report.stopped_after or 0.0)
 
     with capsys.disabled():
