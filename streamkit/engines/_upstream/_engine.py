@@ -158,7 +158,7 @@ class UpstreamEngine(AsyncEngine):
             prover = PROVERS[self._proof](self._http, self._model)
             bound = await prover.prepare()
             limits = self.limits
-            self.limits = replace(
+            self.limits: LadderLimits = replace(
                 limits,
                 stop_bound=max(limits.stop_bound, bound),
                 again_bound=max(limits.again_bound, bound),
