@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._at_rest import assert_engine_idle, assert_nothing_left
 from ._body import ResponseEnded
 from ._chaos import ChaosReport, every_cancel_point, every_moment
 from ._clients import LeavingClient, open_connection, open_request
@@ -75,6 +76,8 @@ __all__ = [
     "Toxic",
     "Trial",
     "VirtualTimeLoop",
+    "assert_engine_idle",
+    "assert_nothing_left",
     "check_engine",
     "draw_faults",
     "encode_request",

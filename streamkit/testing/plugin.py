@@ -1,4 +1,4 @@
-"""The pytest plugin: which loop a test runs on. Without an opt-in it changes nothing."""
+"""The pytest plugin: which loop a test runs on, and fixtures. Without an opt-in nothing changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from . import _fixtures
 from ._clock import VirtualTimeLoop
 
 _LoopFactories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
@@ -15,8 +16,10 @@ _LoopFactories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]
 _INI: Final = "streamkit_virtual_time"
 _MARKERS: Final = (
     "virtual_time: runs on streamkit's VirtualTimeLoop",
+    f"{_fixtures.MARKER}(check=, how=): runs again and again, cancelled at each of its awaits",
     "realtime(*loops): runs on the real clock; once on each loop that is named: asyncio, uvloop",
 )
+_FIXTURES_NAME: Final = "streamkit_fixtures"
 _HOOK_NAME: Final = "streamkit_loop_factories"
 
 
@@ -27,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the markers; take part in the choice of loops if the project asked for it."""
+    """Announce fixtures and markers; choose loops if the project asked for it."""
+    config.pluginmanager.register(_fixtures, _FIXTURES_NAME)
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     if config.getini(_INI):
