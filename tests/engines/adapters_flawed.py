@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 
 from streamkit._core import Cancellation, current_loop
-from streamkit.engines import Chunk, Generation, Job, Usage
+from streamkit.engines import Chunk, Generation, Job, Sampling, Usage
 from streamkit.engines._opening import Opening
 from streamkit.engines._pumped import PumpedRun
 
-from .adapters import ById, Connected
+from .adapters import BY_ID, ById, Connected
 from .stand_in import WordEngine
 
 
@@ -221,3 +221,39 @@ class SubmitsAnyway(Twist):
             run._start()
             run.registered()
         return run.cancel(cancellation)
+
+
+class Promises(ById):
+    """Says that it takes what it does not look at."""
+
+    def __init__(self, *takes: str) -> None:
+        super().__init__(WordEngine(), replace(BY_ID, takes=frozenset(takes)))
+
+
+class Moody(Promises):
+    """Takes a seed, and says something else each time."""
+
+    def __init__(self) -> None:
+        super().__init__("seed")
+        self.mood = 0
+
+    async def stream(self, job: Job) -> AsyncGenerator[Chunk]:
+        self.mood += 1
+        mood = self.mood
+        async for chunk in super().stream(job):
+            yield replace(chunk, text=f"{mood}{chunk.text}")
+
+
+class Lenient(ById):
+    """Drops what it does not take, in silence."""
+
+    def open(self, request: Any, **options: Any) -> Any:
+        return super().open(replace(request, sampling=Sampling()), **options)
+
+
+class Picky(ById):
+    """Refuses messages, which any engine can have as a prompt."""
+
+    def check(self, request: Any) -> None:
+        if request.messages:
+            raise ValueError("no messages, please")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from streamkit.engines import Engine, FakeEngine, LadderLimits, Proof
 from streamkit.engines._fake._lies import LIES
 from streamkit.testing import PHASES, WAYS, CheckPlan, EngineReport, check_engine
 from streamkit.testing.check import main
+from tests.engine_reports import keep
 
 from .adapters import BY_ID, ById, ByIdAnswering, Connected, Threaded
 from .adapters_flawed import (
@@ -23,9 +25,13 @@ from .adapters_flawed import (
     ForgetsItsEnd,
     GivesMore,
     Hasty,
+    Lenient,
     Literal,
     Littering,
     Miscounts,
+    Moody,
+    Picky,
+    Promises,
     Raises,
     RunsOn,
     SaysYes,
@@ -56,6 +62,7 @@ async def test_the_honest_fake_passes_in_full() -> None:
     report = await check_engine(lambda: FakeEngine(slots=1))
 
     report.raise_if_failed()
+    await keep(report, "fake")
     assert report.passed
     assert report.cancels == 200
     assert {trial.phase for trial in report.trials} == set(PHASES)
@@ -244,6 +251,37 @@ async def test_an_entry_left_in_a_registry_is_caught() -> None:
 
     assert claims(report) == {"leak"}
     assert "registry records" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("make", "seen"),
+    [
+        (lambda: Promises("stop"), r"stop at '7 ' gave .*'length', not .* and 'stop'"),
+        (lambda: Promises("logprobs"), r"logprobs came for 0 of 12 tokens"),
+        (lambda: Promises("best_of"), r"takes best_of, which no request can ask for"),
+        (Moody, r"seed gave '.*', then '.*'"),
+        (lambda: Lenient(WordEngine()), r"does not take seed, and does not refuse it"),
+        (lambda: Picky(WordEngine()), r"messages raised ValueError\('no messages, please'\)"),
+    ],
+    ids=["stop", "logprobs", "unknown", "seed", "drops", "messages"],
+)
+async def test_an_option_that_is_taken_and_not_heeded_is_caught(
+    make: Callable[[], Engine], seen: str
+) -> None:
+    plan = replace(SHORT, phases=("decode",), cancels=4)
+
+    report = await check_engine(make, plan)
+
+    assert claims(report) == {"takes"}
+    assert re.search(seen, str(report))
+
+
+async def test_what_is_heeded_is_named() -> None:
+    report = await check_engine(lambda: FakeEngine(slots=1), replace(SHORT, phases=("decode",)))
+
+    assert report.verified["takes"] == (
+        "heeds logprobs, prompt_ids, seed, temperature, top_p; refuses the others by name"
+    )
 
 
 # -- claims --------------------------------------------------------------------------------------

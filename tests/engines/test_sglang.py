@@ -28,6 +28,7 @@ from streamkit.engines import (
 )
 from streamkit.errors import BadPayload, EngineFailed, MissingPackage, RequestRefused
 from streamkit.testing import CheckPlan, check_engine, every_moment
+from tests.engine_reports import keep
 
 from . import sglang_stub
 from .sglang_stub import STEP, Engine, ReqState
@@ -293,6 +294,7 @@ async def test_every_promise_about_cancels_is_kept() -> None:
     report = await check_engine(lambda: SGLangEngine(Engine()), plan)
 
     report.raise_if_failed()
+    await keep(report, "sglang", stub=True)
     assert report.cancels == 200
     assert {"cancel_queued", "cancel_prefill", "observes", "proof"} <= set(report.verified)
 

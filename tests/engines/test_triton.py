@@ -192,7 +192,10 @@ async def test_every_promise_about_cancels_is_kept() -> None:
         return TritonEngine(InferenceServerClient("here"))
 
     report = await check_engine(
-        make, CheckPlan(registries=lambda _: {"running": triton_stub.SERVERS["here"].running})
+        make,
+        CheckPlan(
+            untried=("stop",), registries=lambda _: {"running": triton_stub.SERVERS["here"].running}
+        ),
     )
 
     report.raise_if_failed()

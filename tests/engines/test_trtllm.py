@@ -26,6 +26,7 @@ from streamkit.engines import (
 )
 from streamkit.errors import BadPayload, EngineFailed, MissingPackage, RequestRefused
 from streamkit.testing import CheckPlan, check_engine, every_moment
+from tests.engine_reports import keep
 
 from . import trtllm_stub
 from .trtllm_stub import LLM, STEP, CppExecutorError, SamplingParams
@@ -396,6 +397,7 @@ async def test_every_promise_about_cancels_is_kept() -> None:
     report = await check_engine(lambda: TensorRTLLMEngine(LLM()), plan)
 
     report.raise_if_failed()
+    await keep(report, "trtllm", stub=True)
     await anyio.sleep(STEP)  # the stub's own end
     assert report.cancels == 200
     assert {"cancel_prefill", "extra_steps", "answers_cancel", "proof"} <= set(report.verified)

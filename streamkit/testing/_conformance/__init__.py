@@ -20,6 +20,7 @@ from ._claims import (
 from ._judge import judge
 from ._plan import PHASES, WAYS, CheckPlan, Pace
 from ._report import EngineReport, Finding, Trial
+from ._takes import check_takes
 from ._trial import Attempt, makes_sense
 
 __all__ = [
@@ -39,6 +40,7 @@ _EXPERIMENTS: Final[dict[str, Callable[[Bench], Awaitable[Verdict]]]] = {
     "observes": check_observes,
     "backpressure": check_backpressure,
     "kill": check_kill,
+    "takes": check_takes,
 }
 
 

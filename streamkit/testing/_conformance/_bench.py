@@ -68,6 +68,8 @@ class Bench:
     async def settle(self) -> None:
         """Wait until it is idle; have another one made when it is not, or dead."""
         if self.engine.failure is not None:
+            if not self.report.broke("alive"):
+                self.report.find("alive", f"it died of {self.engine.failure!r}")
             await self.restart()
             return
         if not await self.wait_idle():

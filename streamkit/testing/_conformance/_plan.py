@@ -50,6 +50,7 @@ class CheckPlan:
         seed: Decides the moments at which the search for leaks cancels.
         restarts: How often the factory is asked for another engine after one died or hung.
         die: Ends the engine by force, as a crash would: every reader must get ``EngineFailed``.
+        untried: Options of ``Capabilities.takes`` that a stand-in for the engine does not have.
         registries: Sizes of the engine's own books by name, to be the same after the cancels.
     """
 
@@ -68,6 +69,7 @@ class CheckPlan:
     ways: tuple[str, ...] = WAYS
     seed: int = 0
     restarts: int = 3
+    untried: tuple[str, ...] = ()
     die: Callable[[Any], Awaitable[object] | object] | None = None
     registries: Callable[[Any], Mapping[str, int]] | None = None
 

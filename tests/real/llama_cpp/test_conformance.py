@@ -7,6 +7,7 @@ from typing import Any
 
 from streamkit.engines import LadderLimits, LlamaCppEngine
 from streamkit.testing import CheckPlan, check_engine
+from tests.engine_reports import keep
 
 from .conftest import ARGS
 
@@ -34,5 +35,6 @@ async def test_every_promise_about_cancels_is_kept(slow_model: Path, capsys: Any
     with capsys.disabled():
         print(f"\n{report}")
     report.raise_if_failed()
+    await keep(report, "llama_cpp", "llama-cpp-python")
     seen = {"cancel_queued", "cancel_prefill", "extra_steps", "proof", "observes", "backpressure"}
     assert seen <= set(report.verified)

