@@ -146,14 +146,15 @@ def log_visit(form: Format) -> Callable[[Visit], None]:
     """Return what logs a visit in that form."""
 
     def log(visit: Visit) -> None:
-        logger.info("%s", form(visit.fields()))
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(form(visit.fields()))
 
     return log
 
 
 def as_text(fields: dict[str, Any]) -> str:
     """``key=value`` pairs; a value with a space or a quote in it is quoted as JSON does it."""
-    return " ".join(f"{key}={_text(value)}" for key, value in fields.items())
+    return " ".join([f"{key}={_text(value)}" for key, value in fields.items()])
 
 
 def as_json(fields: dict[str, Any]) -> str:
@@ -183,8 +184,10 @@ def _fields_of(account: Account) -> dict[str, Any]:
 def _text(value: object) -> str:
     if value is None:
         return _NO_VALUE
-    text = str(_rounded(value))
-    return json.dumps(text) if _QUOTED.search(text) else text
+    if isinstance(value, str):  # enums are
+        text = str(value)
+        return json.dumps(text) if _QUOTED.search(text) else text
+    return str(_rounded(value))  # a number needs no quotes
 
 
 def _rounded(value: object) -> object:
