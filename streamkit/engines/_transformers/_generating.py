@@ -86,7 +86,7 @@ class Generating:
             self._put([one.finish() for one in self._choices if not one.done])
         except Left:
             pass
-        except BaseException as error:  # noqa: BLE001 - raised where it is read
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - raised where it is read
             self._put(error)
         finally:
             self._put(None)

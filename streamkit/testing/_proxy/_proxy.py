@@ -60,7 +60,9 @@ class FaultProxy:
         seed: int = 0,
     ) -> None:
         """Make a proxy to ``HOST:PORT``; raises ValueError for what is no address or no toxic."""
-        self.host, self.port = address(listen)
+        host, port = address(listen)
+        self.host: str = host
+        self.port: int = port
         self.connections: int = 0
         self.passed: dict[Stream, int] = {"upstream": 0, "downstream": 0}
         self._upstream = address(upstream)
