@@ -11,11 +11,16 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from streamkit.server import cli
-from streamkit.testing import Fault
+from streamkit.testing import Fault, serve_app
 from streamkit.testing.chaos._plan import make_plan
-from streamkit.testing.chaos._target import Count
+from streamkit.testing.chaos._profiles import PROFILES
+from streamkit.testing.chaos._target import Count, Target
 from streamkit.testing.chaos._watch import rest
 from tests.server.serving import serving
 
@@ -119,6 +124,7 @@ def test_where_nothing_can_be_seen_the_verdict_is_not_good(tmp_path: Path) -> No
         (["127.0.0.1:80"], "is not http://HOST:PORT"),
         (["http://127.0.0.1", "--fault=h2_reset"], "h2_reset@event:3 needs --http2"),
         (["http://127.0.0.1", "--fault=tls_cut"], "tls_cut@event:3 needs an https URL"),
+        (["https://127.0.0.1", "--http2"], "--http2 is without TLS here"),
         (["http://127.0.0.1", "--header=x"], "--header takes NAME:VALUE, got 'x'"),
         (["http://127.0.0.1", "--request-template=/nowhere"], "cannot read /nowhere"),
     ],
@@ -216,6 +222,32 @@ def test_only_faults_that_were_named_come_in_the_storm() -> None:
 
     assert plan.cells == named
     assert {client.fault for client in plan.clients if not client.stays} == set(named)
+
+
+VLLM_PAGE = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 2.0
+vllm:num_requests_running{engine="1",model_name="m"} 1.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 4.0
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="m"} 120.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 30.0
+"""
+
+
+@realtime
+async def test_the_counters_of_all_engines_of_a_server_are_added_up() -> None:
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(VLLM_PAGE)
+
+    app = Starlette(routes=[Route("/metrics", metrics)])
+    async with serve_app(app) as url:
+        target = Target(url, PROFILES["vllm"], seed=0, timeout=5, headers={}, tls=None)
+        count = await target.count()
+
+    assert (count.running, count.tokens) == (7, 150)
 
 
 def looks(*running: float, every: float = 1.0) -> Sequence[Count]:

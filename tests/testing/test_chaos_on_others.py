@@ -110,11 +110,13 @@ def app_of(work: Work, ask: object, *middleware: Middleware) -> Starlette:
     return Starlette(routes=routes, middleware=middleware)
 
 
-async def chaos_at(app: Starlette, folder: Path, *faults: str) -> tuple[int, dict]:
+async def chaos_at(
+    app: Starlette, folder: Path, *faults: str, server: str = "uvicorn", certificate=None
+) -> tuple[int, dict]:
     template, report = folder / "template.json", folder / "report.json"
     template.write_text(json.dumps(TEMPLATE))
     options = ("--clients=6", "--concurrency=3", "--stop-within=1", "--stay=0.3", "--seed=1")
-    async with serve_app(app) as url:
+    async with serve_app(app, server, certificate=certificate) as url:
         command = [sys.executable, "-m", "streamkit.server.cli", "chaos", url, *options]
         done = await anyio.run_process(
             [*command, f"--request-template={template}", f"--json={report}", *faults], check=False
@@ -146,3 +148,19 @@ async def test_a_known_fault_of_a_plain_app_is_found(tmp_path: Path, make, fault
     assert report["cells"][0]["state"] == "ran on", report["cells"]
     assert report["checks"]["stops"]["word"] == "bad"
     assert report["checks"]["visible"]["word"] == "good", "a run-on could be seen"
+
+
+async def test_a_server_with_tls_meets_the_client_that_leaves_out_the_close_notify(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    options = ("--insecure", "--fault=tls_cut@byte:9")
+    status, report = await chaos_at(stream(Work()), tmp_path, *options, certificate=certificate)
+
+    assert (status, report["cells"][0]["state"]) == (0, "stopped"), report["checks"]
+
+
+async def test_a_server_with_http2_meets_the_client_that_resets_its_stream(tmp_path: Path) -> None:
+    options = ("--http2", "--fault=h2_reset@byte:9")
+    status, report = await chaos_at(stream(Work()), tmp_path, *options, server="hypercorn")
+
+    assert (status, report["cells"][0]["state"]) == (0, "stopped"), report["checks"]

@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     add("--stay", type=_seconds, default=2.0, metavar="S", help="of who stops reading [2]")
     add("--timeout", type=_seconds, default=30.0, metavar="S", help="of each wait [30]")
     add("--seed", type=int, default=0, metavar="N", help="decides who does what [0]")
-    add("--http2", action="store_true", help="it speaks HTTP/2: have its faults as well")
+    add("--http2", action="store_true", help="it speaks HTTP/2 without TLS: its faults as well")
     add("--insecure", action="store_true", help="believe any certificate")
     add("--i-own-this-server", action="store_true", help="it is not on this machine, and mine")
     add("--json", type=Path, metavar="FILE", help="write all that was measured there")
@@ -126,6 +126,8 @@ def prepare(given: argparse.Namespace) -> tuple[Target, Plan]:
             f"{parts.hostname} is not this machine. This drops connections and loads the server "
             "it is pointed at; if it is yours, say --i-own-this-server"
         )
+    if given.http2 and parts.scheme == "https":
+        raise Misuse("--http2 is without TLS here (prior knowledge): it needs an http URL")
     over = [*(["h2"] if given.http2 else []), *(["tls"] if parts.scheme == "https" else [])]
     for fault in given.fault:
         if fault.over and fault.over not in over:
