@@ -173,7 +173,8 @@ async def test_what_it_did_is_in_the_log_and_sigterm_ends_the_process(kind: str)
     with hostile(kind) as model:
         async with model.open(["raise", "ValueError"]) as (client, _):
             await client.read_body()
-        await model.left(["raise in finally", "ZeroDivisionError"])
+        # Behind a chunk: before it, a generator's thread may not have begun, and nothing unwinds.
+        await model.left(["raise in finally", "ZeroDivisionError"], chunks=int(kind in STREAMS))
         if kind in ASYNC:
             async with model.open(["block", 1.0]) as (client, _):
                 await client.read_body()
