@@ -20,7 +20,7 @@ LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
 
-.PHONY: bench help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage lowest constraints format clean
+.PHONY: bench help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage mutants lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -83,6 +83,9 @@ coverage: $(READY) ## which lines and branches no test runs
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+mutants: $(READY) ## break the core in 60 places and see which test notices; ARGS="--count 20 --seed 1"
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 lowest: .venv-lowest.txt ## every test with the oldest dependencies that pyproject.toml admits
 	$(MAKE) suite VENV=.venv-lowest CONSTRAINTS=$<
