@@ -24,14 +24,20 @@ async def ask(client: Http2Client, server: Server, query: str = "") -> tuple[str
 @on_http2
 async def test_a_reset_of_one_stream_leaves_its_siblings_alone(server: Server) -> None:
     async with open_http2(server.url) as client:
-        stays = [await ask(client, server, "tokens=200") for _ in range(2)]
+        ids = [new_id(), new_id()]
+        paths = [f"/events?id={each}&engine=storm&tokens=200" for each in ids]
+        stays = [
+            (each, await client.request("GET", path)) for each, path in zip(ids, paths, strict=True)
+        ]
         request_id, leaves = await ask(client, server)
         await leaves.reset()
         assert_told_once(await server.ended(request_id), "decode")
 
         for request_id, stream in stays:
             events = await stream.read_events()
-            assert [event.event for event in events] == ["message"] * 199 + ["done"]
+            # On a busy machine two tokens may come in one event: their words are counted.
+            assert events[-1].event == "done"
+            assert sum(len(event.data.split()) for event in events[:-1]) == 200
             assert stream.ended_cleanly
             assert_untouched(await server.ended(request_id))
 

@@ -321,7 +321,7 @@ def test_an_array_for_a_server_without_numpy_is_refused_and_says_so(monkeypatch)
         np.array([(None,)], [("a", "O")]),
         np.datetime64("2024-01-01"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).split(" at 0x")[0],
 )
 def test_what_has_no_form_is_a_type_error(value) -> None:
     with pytest.raises(TypeError):

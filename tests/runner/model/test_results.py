@@ -52,7 +52,7 @@ def test_json_is_as_python_writes_it(value, text) -> None:
         ([np.float16(0.5), np.float32(0.5), np.float64(0.5)], "[0.5, 0.5, 0.5]"),
         (np.bool_(True), "true"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).split(" at 0x")[0],
 )
 def test_numpy_is_numbers_and_lists_wherever_it_stands(value, text) -> None:
     assert dump_json(value) == text.encode()
@@ -113,7 +113,11 @@ def test_a_pydantic_model_is_a_map_of_what_its_fields_hold() -> None:
     assert (found["text"], found["ratio"], found["renamed"]) == ("ü", 0.5, 1)
 
 
-@pytest.mark.parametrize("value", [{1}, object(), [Out()], np.array([object()])], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{1}, object(), [Out()], np.array([object()])],
+    ids=lambda value: repr(value).split(" at 0x")[0],
+)
 def test_what_has_no_msgpack_is_a_type_error_as_on_truss(value) -> None:
     with pytest.raises(TypeError):
         dump_binary(value)
