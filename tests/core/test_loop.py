@@ -6,7 +6,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from streamkit._core import current_loop, now
+from streamkit._core import current_loop, now, resume
 
 
 async def test_the_clock_can_be_read_in_a_timer_where_no_task_is_running():
@@ -80,3 +80,25 @@ async def test_a_started_task_is_ended_where_it_waits():
     await anyio.sleep(1)
 
     assert seen == ["ended", "ended"]
+
+
+@pytest.mark.asyncio_only
+async def test_a_breath_is_long_enough_for_whoever_is_ready():
+    loop = current_loop()
+    seen: list[str] = []
+    loop.call_soon(lambda: seen.append("ready"))
+
+    await loop.breathe()
+
+    assert seen == ["ready"]
+
+
+@pytest.mark.asyncio_only
+async def test_an_await_that_was_begun_by_hand_gives_its_result_after_a_wait():
+    async def work() -> str:
+        await anyio.sleep(1)
+        return "its result"
+
+    steps = work().__await__()
+
+    assert await resume(steps, steps.send(None)) == "its result"

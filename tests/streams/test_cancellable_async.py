@@ -616,3 +616,40 @@ async def test_what_cannot_be_wrapped_is_refused_by_name():
 
 async def test_nothing_is_held_after_all_this():
     assert held() == []
+
+
+async def test_a_stream_that_broke_while_it_was_read_whole_has_ended_and_not_been_cancelled():
+    source = CancelSource()
+    stream = CancellableStream(Work().run(), source)
+
+    async def read(items) -> None:
+        async for _ in items:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await stream.drive(read)
+
+    assert source.token.finished
+    assert not source.cancel(Reason.REQUESTED)
+
+
+async def test_a_stream_that_is_cancelled_before_it_is_read_lets_go_of_what_its_iterator_holds():
+    class Held:
+        closed = False
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self) -> int:
+            return 1
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    source, items = CancelSource(), Held()
+    stream = CancellableStream(items, source)
+
+    source.cancel(Reason.REQUESTED)
+
+    assert await wait_held(1) == []
+    assert items.closed, stream
