@@ -226,7 +226,7 @@ class ServedEngine(RuleBasedStateMachine):
 
 
 @pytest.mark.blocks_the_loop  # one of the lies
-@pytest.mark.timeout(0 if EXAMPLES else 30)
+@pytest.mark.timeout(0 if EXAMPLES else 120)  # three workers on two cores are slow
 @pytest.mark.parametrize("lie", ENGINES)
 def test_each_request_ends_once_is_aborted_once_and_the_books_balance(lie: str | None) -> None:
     class Liar(ServedEngine):
