@@ -233,7 +233,7 @@ def test_each_request_ends_once_is_aborted_once_and_the_books_balance(lie: str |
         seen: ClassVar[set[str]] = set()
 
     Liar.lie = lie
-    runs = settings(RUNS, max_examples=EXAMPLES or (80 if lie is None else 16))
+    runs = settings(RUNS, max_examples=EXAMPLES or (40 if lie is None else 16))
 
     for number in range(ROUNDS):
         run_state_machine_as_test(Liar if EXAMPLES else seed(number)(Liar), settings=runs)
