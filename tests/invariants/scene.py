@@ -78,7 +78,10 @@ class Scene:
         self.loggers = [logging.getLogger(name) for name in ("streamkit", "asyncio")]
         for logger in self.loggers:
             logger.addHandler(self.witness)
-        self.level, self.loggers[0].level = self.loggers[0].level, logging.INFO
+        self.level = self.loggers[0].level
+        self.loggers[0].setLevel(
+            logging.INFO
+        )  # not by the attribute: loggers keep what was enabled
         settings = Settings(
             max_queued=4, request_timeout=DEADLINE, write_stall=WRITE_STALL, access_log="json"
         )
@@ -151,6 +154,6 @@ class Scene:
         self.run(self.runner.aclose)
         for logger in self.loggers:
             logger.removeHandler(self.witness)
-        self.loggers[0].level = self.level
+        self.loggers[0].setLevel(self.level)
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
