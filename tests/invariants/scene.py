@@ -81,7 +81,7 @@ class Scene:
         self.level = self.loggers[0].level
         self.loggers[0].setLevel(
             logging.INFO
-        )  # not by the attribute: loggers keep what was enabled
+        )  # not the attribute: loggers remember
         settings = Settings(
             max_queued=4, request_timeout=DEADLINE, write_stall=WRITE_STALL, access_log="json"
         )
