@@ -79,9 +79,7 @@ class Scene:
         for logger in self.loggers:
             logger.addHandler(self.witness)
         self.level = self.loggers[0].level
-        self.loggers[0].setLevel(
-            logging.INFO
-        )  # not the attribute: loggers remember
+        self.loggers[0].setLevel(logging.INFO)  # not the attribute: loggers remember
         settings = Settings(
             max_queued=4, request_timeout=DEADLINE, write_stall=WRITE_STALL, access_log="json"
         )
