@@ -29,6 +29,7 @@ from streamkit.engines import (
 )
 from streamkit.errors import BadPayload, EngineFailed, MissingPackage, RequestRefused
 from streamkit.testing import CheckPlan, check_engine
+from tests.engine_reports import keep
 from tests.server.serving import Served, serving
 
 from .bad_upstream import STEP, Upstream, bad_upstream
@@ -504,6 +505,7 @@ async def test_it_passes_the_conformance_kit(served: Served) -> None:
     with anyio.fail_after(120):
         report = await check_engine(ready, plan)
 
+    await keep(report, "upstream", "httpx2")
     report.raise_if_failed()
 
 
