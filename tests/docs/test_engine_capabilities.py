@@ -98,7 +98,8 @@ def seen(name: str, report: dict[str, Any]) -> Iterator[str]:
     verdict = "passed" if report["passed"] else "FAILED"
     yield (
         f"The kit {verdict} on {where(name, report)}, {report['date']}: {trials} generations "
-        f"left in {len(report['trials'])} phases, {report['cancels']} more in the search for leaks.\n"
+        f"left in {len(report['trials'])} phases, {report['cancels']} more in the search "
+        "for leaks.\n"
         f"{versions}; {report['machine']}.\n"
     )
     yield "| claim | what was seen |\n|---|---|"
