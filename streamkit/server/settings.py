@@ -130,7 +130,7 @@ class Settings(BaseModel):
         description="Seconds until a request is cancelled with reason deadline; or off.",
     )
     write_stall: Seconds = Field(
-        default=15.0,
+        default=8.0,  # before the kernel's own limit, which knows no reason
         description="Seconds that a write may be blocked before the client counts as gone.",
     )
     heartbeat: OptionalSeconds = Field(
@@ -169,7 +169,7 @@ class Settings(BaseModel):
         default=3, description="Questions without an answer after which the peer is gone; or off."
     )
     tcp_user_timeout: OptionalSeconds = Field(
-        default=20.0,
+        default=10.0,  # the bound of a silent loss, also where keepalive asks: the kernel has one
         description="Seconds that sent data may go without an acknowledgement; or off.",
     )
     tcp_notsent_lowat: OptionalCount = Field(

@@ -30,7 +30,7 @@ def test_connections_notice_a_peer_that_vanished(connection: socket.socket) -> N
 
     assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert [option(f"TCP_KEEP{name}") for name in ("IDLE", "INTVL", "CNT")] == [5, 2, 3]
-    assert option("TCP_USER_TIMEOUT") == 20_000
+    assert option("TCP_USER_TIMEOUT") == 10_000
     assert option("TCP_NOTSENT_LOWAT") == 16_384
     # Linux doubles what was asked for, for its own books.
     assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 65_536

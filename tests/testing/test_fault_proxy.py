@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import anyio
 import pytest
@@ -16,6 +17,10 @@ from streamkit.server import cli
 from streamkit.testing import TOXICS, FaultProxy, Toxic
 
 realtime = pytest.mark.realtime
+# Before, its sockets said of a connection that was reset that it had ended.
+resets = pytest.mark.skipif(
+    tuple(map(int, version("anyio").split(".")[:2])) < (4, 16), reason="anyio tells no resets"
+)
 LIMIT = 5.0
 
 
@@ -154,6 +159,7 @@ async def test_after_its_data_is_used_up_the_connection_ends() -> None:
         assert await talk(proxy, b"x" * 5_000) == b"x" * 1_234
 
 
+@resets
 @realtime
 async def test_a_peer_that_resets_resets() -> None:
     toxic = "reset_peer:timeout=100"
@@ -185,6 +191,7 @@ async def test_a_relay_goes_silent_while_a_connection_is_open() -> None:
         assert await stream.receive() == b"c"
 
 
+@resets
 @realtime
 async def test_a_reset_goes_through_the_proxy() -> None:
     ended: list[str] = []
@@ -232,6 +239,7 @@ async def test_toxicity_is_the_part_of_connections_and_the_seed_decides_which() 
     assert 3 < sum(first) < 17
 
 
+@resets
 @realtime
 async def test_what_cannot_be_reached_is_a_reset() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
