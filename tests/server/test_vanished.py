@@ -1,4 +1,4 @@
-"""Clients whose machine has gone: no FIN, no RST, no acknowledgement; only the kernel can notice."""
+"""Clients whose host has gone: no FIN, no RST, no acknowledgement; only the kernel can notice."""
 
 from __future__ import annotations
 
