@@ -194,7 +194,7 @@ async def test_a_cancel_inside_a_prefill_of_seconds_stops_it_within_100_ms(
     whole = await read(engine.open(ask(LONG, max_tokens=3, sampling=GREEDY)))
     prefill = now() - began
     stopped: list[float] = []
-    for part in (0.1, 0.3, 0.5, 0.7, 0.9):
+    for part in (0.1, 0.2, 0.3, 0.4):  # the whole one may have been the slower one
         generation = engine.open(ask(f"{part} {LONG}"))  # else a part of it is there already
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, generation)
