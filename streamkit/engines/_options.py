@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 SHOWN: Final = 60  # characters of a wrong value that a message repeats
 
@@ -187,3 +188,19 @@ def parse_options(
         return {name: options[name].parse(text) for name, text in texts.items()}
     except ValueError as error:
         raise ValueError(f"engine {engine}: {error}; its options: {known}") from None
+
+
+# -- what several engines' options have in common ------------------------------------------------
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that ``text`` is; raises ValueError for anything else."""
+    value: object = json.loads(text)
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    raise ValueError(text)
+
+
+TEXT: Final = Words("a text", str)
+LARGE: Final = Whole(1, 1 << 31)
+JSON: Final = Words("a JSON object", json_object)

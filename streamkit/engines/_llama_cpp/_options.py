@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from streamkit.engines._optional import check_installed
-from streamkit.engines._options import Option, Switch, Whole, Words
+from streamkit.engines._options import JSON, LARGE, TEXT, Option, Switch, Whole, json_object
 
 from ._engine import INSTALL, LlamaCppEngine
-
-_TEXT: Final = Words("a text", str)
-_LARGE: Final = Whole(1, 1 << 31)
-
-
-def _understand(text: str) -> dict[str, Any]:
-    value: object = json.loads(text)
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    raise ValueError(text)
-
 
 OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
     for option in (
-        Option("model", _TEXT, None, "path of the model, a .gguf file; it has to be given"),
+        Option("model", TEXT, None, "path of the model, a .gguf file; it has to be given"),
         Option(
             "n_ctx",
             Whole(0, 1 << 31),
             None,
             "tokens of a prompt and its answer, at most; 0 takes the model's own",
         ),
-        Option("n_batch", _LARGE, None, "tokens of a prompt that are computed together, at most"),
-        Option("n_threads", _LARGE, None, "threads that compute a token"),
-        Option("n_threads_batch", _LARGE, None, "threads that compute a prompt"),
+        Option("n_batch", LARGE, None, "tokens of a prompt that are computed together, at most"),
+        Option("n_threads", LARGE, None, "threads that compute a token"),
+        Option("n_threads_batch", LARGE, None, "threads that compute a prompt"),
         Option("n_gpu_layers", Whole(-1, 1 << 31), None, "layers on the GPU; -1 is all of them"),
         Option("seed", Whole(0, (1 << 32) - 1), None, "decides answers that name no seed"),
         Option("flash_attn", Switch(), None, "whether flash attention is used"),
         Option("use_mmap", Switch(), None, "whether the model's file is mapped into memory"),
-        Option("args", Words("a JSON object", _understand), None, "other arguments of Llama()"),
+        Option("args", JSON, None, "other arguments of Llama()"),
     )
 }
 
@@ -57,7 +45,7 @@ def from_options(
     given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     if model is not None:
         given["model_path"] = model
-    given |= _understand(args or "{}")
+    given |= json_object(args or "{}")
     if "model_path" not in given:
         raise ValueError(
             "engine llama_cpp needs to know which model: --engine-option model=PATH.gguf"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Final
 
 from streamkit.engines._optional import check_installed
-from streamkit.engines._options import Option, Switch, Whole, Words
+from streamkit.engines._options import (
+    JSON,
+    LARGE,
+    TEXT,
+    Option,
+    Switch,
+    Whole,
+    Words,
+    json_object,
+)
 
 from ._batch_engine import TransformersBatchEngine
 from ._engine import TransformersEngine
@@ -15,29 +23,17 @@ from ._model import DEFAULT_TOKENS, INSTALL
 
 THREAD, CONTINUOUS = "thread", "continuous"
 
-_TEXT: Final = Words("a text", str)
-_LARGE: Final = Whole(1, 1 << 31)
-
-
-def _understand(text: str) -> dict[str, Any]:
-    value: object = json.loads(text)
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    raise ValueError(text)
-
-
-_JSON: Final = Words("a JSON object", _understand)
 
 OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
     for option in (
-        Option("model", _TEXT, None, "folder or name of the model; it has to be given"),
-        Option("tokenizer", _TEXT, None, "folder or name of the tokenizer, if not the model's"),
-        Option("dtype", _TEXT, "auto", "numbers that it computes with: auto, bfloat16, float32, …"),
-        Option("device", _TEXT, None, "cuda, cuda:1, cpu, …; off: the GPU if there is one"),
-        Option("attn_implementation", _TEXT, None, "sdpa, eager, flash_attention_2, …"),
+        Option("model", TEXT, None, "folder or name of the model; it has to be given"),
+        Option("tokenizer", TEXT, None, "folder or name of the tokenizer, if not the model's"),
+        Option("dtype", TEXT, "auto", "numbers that it computes with: auto, bfloat16, float32, …"),
+        Option("device", TEXT, None, "cuda, cuda:1, cpu, …; off: the GPU if there is one"),
+        Option("attn_implementation", TEXT, None, "sdpa, eager, flash_attention_2, …"),
         Option("trust_remote_code", Switch(), None, "whether code that comes with it is run"),
-        Option("args", _JSON, None, "other arguments of from_pretrained()"),
+        Option("args", JSON, None, "other arguments of from_pretrained()"),
         Option(
             "batching",
             Words(f"{THREAD} or {CONTINUOUS}", [THREAD, CONTINUOUS].index),
@@ -50,8 +46,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             None,
             "requests that run at once; off: 1 with threads, else many",
         ),
-        Option("max_tokens", _LARGE, DEFAULT_TOKENS, "tokens of an answer that names no limit"),
-        Option("batch_args", _JSON, None, "ContinuousBatchingConfig's fields, for continuous"),
+        Option("max_tokens", LARGE, DEFAULT_TOKENS, "tokens of an answer that names no limit"),
+        Option("batch_args", JSON, None, "ContinuousBatchingConfig's fields, for continuous"),
     )
 }
 
@@ -71,7 +67,7 @@ def from_options(
         MissingPackage: transformers or torch is not installed.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    given |= _understand(args or "{}")
+    given |= json_object(args or "{}")
     if "model" not in given:
         raise ValueError("engine transformers needs to know which model: --engine-option model=…")
     if batch_args is not None and batching != CONTINUOUS:
@@ -83,5 +79,5 @@ def from_options(
     if batching == THREAD:
         return TransformersEngine(given, slots=slots or 1, max_tokens=max_tokens)
     settings = {} if slots is None else {"max_requests_per_batch": slots}
-    settings |= _understand(batch_args or "{}")
+    settings |= json_object(batch_args or "{}")
     return TransformersBatchEngine(given, max_tokens=max_tokens, settings=settings)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamkit.engines._options import Option, Whole, Words
+from streamkit.engines._options import TEXT, Option, Whole
 
 from ._engine import DEFAULT_MAX_TOKENS, TritonEngine, check_client
-
-_TEXT: Final = Words("a text", str)
 
 OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
     for option in (
-        Option("url", _TEXT, "localhost:8001", "host and port of its gRPC service"),
-        Option("model", _TEXT, "ensemble", "the model's name there"),
+        Option("url", TEXT, "localhost:8001", "host and port of its gRPC service"),
+        Option("model", TEXT, "ensemble", "the model's name there"),
         Option(
             "max_tokens",
             Whole(1, 1 << 20),

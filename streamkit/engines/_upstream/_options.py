@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from streamkit.engines._options import Option, Real, Switch, Whole, Words
+from streamkit.engines._options import TEXT, Option, Real, Switch, Whole, Words
 
 PROOFS: Final = ("closed", "canary", "streamkit")
 # vLLM's names for a request of ours; it takes ids that it does not know in silence.
@@ -40,7 +40,6 @@ def _proof(text: str) -> str:
     return text
 
 
-_TEXT: Final = Words("a text", str)
 _URL: Final = Words("a URL that begins with http:// or https://", _url)
 _PROOF: Final = Words(f"one of {', '.join(PROOFS)}", _proof)
 _OBJECT: Final = Words("a JSON object", parse_object)
@@ -49,8 +48,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
     option.name: option
     for option in (
         Option("base_url", _URL, None, "where its API is, with /v1; it has to be given"),
-        Option("model", _TEXT, None, "the model to ask for; off takes the only one that it has"),
-        Option("api_key", _TEXT, None, "sent as a bearer token"),
+        Option("model", TEXT, None, "the model to ask for; off takes the only one that it has"),
+        Option("api_key", TEXT, None, "sent as a bearer token"),
         Option("slots", Whole(1, 100_000), 64, "requests that it is sent at once; others wait"),
         Option("proof", _PROOF, "closed", "what proves a stop"),
         Option("abort_url", _URL, None, "where an abort is posted after a close; {id} is the id"),
