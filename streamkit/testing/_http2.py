@@ -53,8 +53,18 @@ class Http2Client:
         *,
         json: object = None,
         headers: Mapping[str, str] | None = None,
+        first_bytes: int | None = None,
     ) -> Http2Stream:
-        """Send a request on a new stream."""
+        """Send a request on a new stream.
+
+        Args:
+            method: HTTP method.
+            path: Path and query.
+            json: A value to send as JSON; None: no body.
+            headers: Request headers.
+            first_bytes: Send only so many bytes of its frames, or, below 0, all but so many; then
+                nothing more can be asked for on this connection.
+        """
         body = b"" if json is None else json_format.dumps(json).encode()
         fields = [
             (":method", method),
@@ -70,7 +80,7 @@ class Http2Client:
         self._h2.send_headers(stream.number, fields, end_stream=not body)
         if body:
             self._h2.send_data(stream.number, body, end_stream=True)
-        await self._flush()
+        await self._end.send(self._h2.data_to_send()[:first_bytes])
         return stream
 
     async def goaway(self) -> None:

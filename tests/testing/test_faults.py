@@ -63,8 +63,8 @@ def test_a_fault_is_read_from_its_text_and_gives_it_back(text: str, fault: Fault
         ("rst@event:2.5", "whole number of events above 0, got '2.5'"),
         ("rst@byte:0", "above 0, got '0'"),
         ("fin@queued:nan", "queued takes a number of s above 0, got 'nan'"),
-        ("vanish@headers", "vanish goes with first_byte, queued, byte, event, code_point, not"),
-        ("h2_reset@body", "h2_reset goes with first_byte, queued, byte, event, after_end, not"),
+        ("slow@headers", "slow goes with first_byte, queued, byte, event, code_point, not"),
+        ("h2_reset@headers", "h2_reset goes with body, first_byte, queued, byte, event, after_end"),
     ],
 )
 def test_what_is_no_fault_is_refused_with_what_would_be_one(text: str, says: str) -> None:
@@ -181,6 +181,8 @@ async def test_a_client_that_leaves_after_three_events_is_noticed_there(way: str
         seen = await visit(ask, f"{way}@event:3", stay=lambda: anyio.sleep(0.2))
         await app.wait_ended()
 
+    assert seen.left_at is not None
+    assert seen.left_at >= (seen.first_byte_at or 0)
     times = 3 if way.startswith("storm") else 1
     assert (seen.reached, seen.complete, seen.visits) == (True, False, times)
     assert len(app.sent) == app.asked == times
@@ -216,6 +218,37 @@ async def test_over_http2_a_stream_is_reset_or_the_connection_said_goodbye(
     assert app.sent[0] < EVENTS / 2
 
     assert (seen.reached, seen.error) == (True, None)
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("way", ["fin", "rst", "half_close", "kill", "slow", "storm:3"])
+async def test_whoever_comes_over_http2_may_leave_in_the_ways_of_http1(way: str) -> None:
+    async with serving("hypercorn", http2=True) as (app, ask):
+        app.pause = 0.05
+        seen = await visit(ask, f"{way}@event:3", stay=lambda: anyio.sleep(0.2))
+        await app.wait_ended()
+
+    assert (seen.reached, seen.complete, seen.error) == (True, False, None)
+    assert all(3 <= sent < EVENTS / 2 for sent in app.sent)
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("way", ["fin", "h2_reset"])
+async def test_over_http2_a_body_that_is_half_sent_is_cut_off(way: str) -> None:
+    async with serving("hypercorn", http2=True) as (app, ask):
+        seen = await visit(ask, f"{way}@body")
+        await app.wait_ended()
+        await visit(ask, "rst@headers")
+
+    assert (seen.reached, seen.status) == (True, None)
+    assert (app.asked, app.cut_uploads, app.sent) == (1, 1, [])
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("fault", ["pipeline@event:1", "rst@code_point", "fin@last_byte"])
+async def test_what_http2_has_not_is_refused(fault: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no {fault} over HTTP/2"):
+        await visit(Ask(url="http://127.0.0.1:9/", http2=True), fault)
 
 
 @pytest.mark.realtime

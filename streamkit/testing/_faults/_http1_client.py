@@ -125,6 +125,7 @@ class Client:
                 await self._connection.leave(Leave.RST)
             case _:
                 await self._connection.leave(Leave(way))
+                self._seen.left(self._connection.left_at)
 
     async def _read_while(self, stay: Stay, slowly: int = 0) -> None:
         """Read until ``stay`` returns or the answer ends; so many bytes at a time, if slowly."""

@@ -29,8 +29,9 @@ class Part:
     phases: frozenset[str] | None = None
 
 
-_ON_A_STREAM: Final = frozenset({"first_byte", "queued", "byte", "event", "after_end"})
+_ON_A_STREAM: Final = frozenset({"body", "first_byte", "queued", "byte", "event", "after_end"})
 _IN_THE_ANSWER: Final = frozenset({"first_byte", "queued", "byte", "event", "code_point"})
+_BEFORE_THE_END: Final = _IN_THE_ANSWER | {"connecting", "headers", "body"}
 
 FAULT_WAYS: Final[Mapping[str, Part]] = {
     "stay": Part(meaning="reads to the end, as it should", phases=frozenset({"after_end"})),
@@ -41,7 +42,9 @@ FAULT_WAYS: Final[Mapping[str, Part]] = {
     "tls_cut": Part(meaning="closes without TLS's close_notify", over="tls"),
     "h2_reset": Part(meaning="sends RST_STREAM", over="h2", phases=_ON_A_STREAM),
     "h2_goaway": Part(meaning="sends GOAWAY, then closes", over="h2", phases=_ON_A_STREAM),
-    "stop_reading": Part(meaning="stays and never reads again", phases=_IN_THE_ANSWER),
+    "stop_reading": Part(
+        meaning="stays, and neither reads nor sends again", phases=_BEFORE_THE_END
+    ),
     "slow": Part(
         meaning="stays and reads slowly",
         unit="bytes/s",
@@ -54,7 +57,7 @@ FAULT_WAYS: Final[Mapping[str, Part]] = {
         phases=_IN_THE_ANSWER,
     ),
     "vanish": Part(
-        meaning="answers no packet any more, and sends none (Linux)", phases=_IN_THE_ANSWER
+        meaning="answers no packet any more, and sends none (Linux)", phases=_BEFORE_THE_END
     ),
     "storm": Part(
         meaning="resets, and comes back at once, again and again",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from streamkit._core import now
 from streamkit.testing._events import EventParser, ServerEvent
 from streamkit.testing._http1 import encode_request
 
@@ -25,6 +27,8 @@ class Ask:
         headers: Request headers.
         timeout: Real seconds that each wait may last.
         tls: What to believe of an https server, if not what this machine believes.
+        http2: Come over HTTP/2 (prior knowledge; over TLS, ``tls`` has to offer ``h2``) whatever
+            the fault is, and not only for one that HTTP/1.1 does not have.
     """
 
     url: str
@@ -33,6 +37,7 @@ class Ask:
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     timeout: float = 10.0
     tls: ssl.SSLContext | None = None
+    http2: bool = False
 
     @property
     def target(self) -> str:
@@ -93,3 +98,8 @@ class Seen:
             self.first_byte_at = at
         self.body += piece
         self.events += self._parser.feed(piece)
+
+    def left(self, stamp: float | None) -> None:
+        """It went, at that instant on the system's clock: later than when it set about to."""
+        if stamp is not None:
+            self.left_at = now() - (time.monotonic() - stamp)  # noqa: TID251 - a stamp of its own

@@ -10,9 +10,10 @@ import anyio
 from streamkit._core import now
 from streamkit.testing._clients import open_connection
 from streamkit.testing._http1 import BadResponse
-from streamkit.testing._http2 import Http2Stream, open_http2
+from streamkit.testing._http2 import open_http2
 
 from ._http1_client import Client
+from ._http2_client import HTTP1_ONLY, StreamClient
 from ._menu import Fault
 from ._seen import Ask, Seen
 
@@ -40,7 +41,7 @@ async def visit(ask: Ask, fault: Fault | str, *, stay: Stay = _stay) -> Seen:
             half-close: until this returns; five seconds. Then its connection is closed.
 
     Raises:
-        ValueError: The text says no fault.
+        ValueError: The text says no fault, or one that there is not over HTTP/2.
         ModuleNotFoundError: It is over HTTP/2, and the package ``h2`` is not installed.
 
     Cancellation:
@@ -48,12 +49,15 @@ async def visit(ask: Ask, fault: Fault | str, *, stay: Stay = _stay) -> Seen:
     """
     fault = Fault.parse(fault) if isinstance(fault, str) else fault
     seen = Seen(fault=str(fault), began_at=now())
+    http2 = ask.http2 or fault.over == "h2"
+    if http2 and (fault.way in HTTP1_ONLY or fault.phase in HTTP1_ONLY):
+        raise ValueError(f"there is no {fault} over HTTP/2")
     times = int(fault.amount or 1) if fault.way == "storm" else 1
     for number in range(1, times + 1):
         if number > 1:
             seen = Seen(fault=str(fault), began_at=seen.began_at, visits=number)
         try:
-            await (_over_http2 if fault.over == "h2" else _over_http1)(ask, fault, seen, stay)
+            await (_over_http2 if http2 else _over_http1)(ask, fault, seen, stay)
         except (OSError, BadResponse, RuntimeError) as error:
             seen.error = f"{type(error).__name__}: {error}"
     seen.ended_at = now()
@@ -71,36 +75,9 @@ async def _over_http1(ask: Ask, fault: Fault, seen: Seen, stay: Stay) -> None:
         await client.leave(fault.way, fault.amount, stay)
 
 
-async def _over_http2(ask: Ask, fault: Fault, seen: Seen, _: Stay) -> None:
-    async with open_http2(ask.url, timeout=ask.timeout, tls=ask.tls) as client:
+async def _over_http2(ask: Ask, fault: Fault, seen: Seen, stay: Stay) -> None:
+    async with open_http2(ask.url, timeout=ask.timeout, tls=ask.tls) as connection:
         seen.connected_at = now()
-        stream = await client.request(ask.method, ask.target, json=ask.json, headers=ask.headers)
-        seen.sent_at = now()
-        seen.reached = await _come_to(stream, fault, seen)
-        seen.left_at = now()
-        if fault.way == "h2_reset":
-            await stream.reset()
-        else:
-            await client.goaway()
-            await client.leave()
-
-
-async def _come_to(stream: Http2Stream, fault: Fault, seen: Seen) -> bool:
-    if fault.phase == "first_byte":
-        return True
-    if fault.phase == "queued":
-        await anyio.sleep(fault.at or 0)
-        return True
-    enough: dict[str, Callable[[], bool]] = {
-        "byte": lambda: len(seen.body) >= (fault.at or 0),
-        "event": lambda: len(seen.events) >= (fault.at or 0),
-        "after_end": lambda: seen.complete,
-    }
-    seen.status = (await stream.read_head()).status
-    while not enough[fault.phase]():
-        piece = await stream.read_chunk()
-        if not piece:
-            seen.complete = bool(stream.ended_cleanly)
-            break
-        seen.take(piece, now())
-    return enough[fault.phase]()
+        client = StreamClient(connection, ask, seen)
+        seen.reached = await client.come_to(fault.phase, fault.at)
+        await client.leave(fault.way, fault.amount, stay)
