@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 import anyio
 
 from streamkit._core import CancelToken, Loop, current_loop, resume
-from streamkit.streams import BREATHE_EVERY, ThreadedGenerator
+from streamkit.streams import BREATHE_EVERY, Countable, ThreadedGenerator
 
 QUICK: Final = 0.000_05  # seconds; a chunk that takes longer was waited for, or is computed here
 TRUST_AFTER: Final = BREATHE_EVERY  # quick chunks
@@ -50,7 +50,8 @@ def gather(chunks: AsyncIterator[Any], token: CancelToken, writer: Writer) -> Aw
     there. One that takes long to come back without waiting (it computes in the loop) is not asked
     ahead any more until it has shown to be quick for longer.
 
-    Any other iterator may count a chunk as taken when it is asked for the next one.
+    Any other iterator may count a chunk as taken when it is asked for the next one, unless it is
+    :class:`Countable`: it is told what was written.
     """
     if isinstance(chunks, ThreadedGenerator):
         return _read_batches(chunks, token, writer)
@@ -75,6 +76,7 @@ class _Reader:
         "_asked",
         "_chunks",
         "_count",
+        "_counts",
         "_loop",
         "_may_ask_ahead",
         "_ready",
@@ -88,7 +90,9 @@ class _Reader:
         self._token = token
         self._writer = writer
         self._loop: Loop = current_loop()
-        self._may_ask_ahead = inspect.isasyncgen(chunks) and self._loop.steps_by_hand
+        self._counts = chunks if isinstance(chunks, Countable) else None
+        bare = inspect.isasyncgen(chunks) if self._counts is None else self._counts.may_ask_ahead
+        self._may_ask_ahead = bare and self._loop.steps_by_hand
         self._count = 0
         self._trust_after = TRUST_AFTER
         self._ready: list[bytes] = []
@@ -131,6 +135,7 @@ class _Reader:
         """Write together what is ready, until that takes too long; False at the end."""
         now, token, encode, ready = self._loop.now, self._token, self._writer.encode, self._ready
         since = self._asked = now()
+        self._set_ahead(True)
         async for chunk in self:
             if token.cancelled:
                 return False
@@ -144,6 +149,7 @@ class _Reader:
                 await self._loop.breathe()
             if came - asked > PATIENCE:
                 await self._flush()
+                self._set_ahead(False)
                 self._trust_after = min(self._trust_after * DOUBT, TRUST_AFTER * DOUBT**2)
                 return True
             self._asked = now()
@@ -183,8 +189,18 @@ class _Reader:
     async def _flush(self) -> None:
         data = b"".join(self._ready)
         self._ready.clear()
-        if data:
+        if not data:
+            return
+        if self._counts is None:
             await self._writer.write(data)
+            return
+        self._counts.offer()
+        await self._writer.write(data)
+        self._counts.taken()
+
+    def _set_ahead(self, ahead: bool) -> None:
+        if self._counts is not None:
+            self._counts.ahead = ahead
 
 
 async def _throw(steps: Steps, error: BaseException) -> Any:

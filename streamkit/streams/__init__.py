@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._annotations import REQUEST, RequestKind, namespace_of
 from ._calls import call_in_thread
 from ._cancellable import OnCancel, cancellable, makes_stream
+from ._countable import Countable
 from ._drive import drive
 from ._insist import Step
 from ._stream import BREATHE_EVERY, CLOSE_GRACE, Abortable, CancellableStream, close_orphans
@@ -17,6 +18,7 @@ __all__ = [
     "REQUEST",
     "Abortable",
     "CancellableStream",
+    "Countable",
     "OnCancel",
     "OneThread",
     "RequestKind",

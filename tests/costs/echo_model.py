@@ -9,3 +9,9 @@ class Model:
 class SyncModel:
     def predict(self, inputs):
         return inputs
+
+
+class StreamingModel:
+    async def predict(self, inputs):
+        for _ in range(inputs["tokens"]):
+            yield "tok "

@@ -70,6 +70,17 @@ async def engine_tokens(counter: Counter, count: int) -> None:
         assert wire.size > count * len("data: ")
 
 
+async def model_tokens(counter: Counter, count: int) -> None:
+    """Of a model class, none of which is waited for."""
+    app = create_app(Settings(), target="tests.costs.echo_model:StreamingModel")
+    async with Lifespan(app):
+        await anyio.sleep(SETTLED)
+        wire = Wire(app, path="/v1/models/model:predict", body=b'{"tokens": %d}' % count)
+        with counter():
+            await wire.run()
+        assert wire.size == count * len("tok ")
+
+
 # -- requests ------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from . import apps
-from .scenarios import Scenario, cost, engine_tokens, tokens
+from .scenarios import Scenario, cost, engine_tokens, model_tokens, tokens
 from .threads import cost_of_sync_token, two_threads
 
 pytestmark = pytest.mark.blocks_the_loop  # blockbuster's wrappers would be counted
@@ -14,6 +14,7 @@ CASES: dict[str, Scenario] = {
     "byte_stream": tokens(apps.byte_stream, apps.ready),
     "wrapper_alone": tokens(apps.plain_streaming_response, apps.ready),
     "engine": engine_tokens,
+    "model": model_tokens,
 }
 
 

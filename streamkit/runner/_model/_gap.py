@@ -50,6 +50,11 @@ class Gap:
         if self._count == 1:
             self.close()  # another limit applies from here on
 
+    def pause(self) -> bool:
+        """The reader is busy elsewhere; True when a chunk has been asked for meanwhile."""
+        asked, self._asked_at = self._asked_at is not None, None
+        return asked
+
     def close(self) -> None:
         """No chunk will be asked for any more."""
         if self._timer is not None:

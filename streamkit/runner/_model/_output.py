@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Self
@@ -62,11 +63,15 @@ class Output:
         gap: Watches the silence between two chunks.
         on_end: Called when nothing of it runs any more, once or more often.
 
+    It is :class:`Countable`: our responses ask it for what is ready before they write.
+
     Attributes:
+        ahead: Whether its reader asks ahead.
         why_partial: Why what was read of it is not all of it; None once its end was read.
     """
 
     __slots__ = (
+        "_asked",
         "_book",
         "_gap",
         "_handing_over",
@@ -78,6 +83,7 @@ class Output:
         "_stage",
         "_tally",
         "_token",
+        "ahead",
         "why_partial",
     )
 
@@ -102,23 +108,34 @@ class Output:
         self._gap = gap
         self._on_end = on_end
         self._handing_over = False
+        self._asked = False  # for the next chunk, while others are being written
         self._phase = source.phase
+        self.ahead: bool = False
         self.why_partial: str | None = "the answer ended before its output did"
+
+    @property
+    def may_ask_ahead(self) -> bool:
+        """What a model has written itself; another's iterator may count what it gives."""
+        return inspect.isasyncgen(self._items) or isinstance(self._items, ThreadedGenerator)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         if self._handing_over:
-            self._handing_over = False
-            if not self._token.cancelled:
-                self._source.phase = self._phase
-                self._book.taken()
+            self.taken()
+        gap = self._gap
         try:
-            item = await self._make()
-            while self._token.cancelled:
+            while True:
+                gap.begin()
+                try:
+                    item = await self._next()
+                finally:
+                    gap.end()
+                self._tally.made += 1
+                if not self._token.cancelled:
+                    break
                 self._stage.raise_if_cancelled()  # it had its time, and yields on
-                item = await self._make()
         except Exception as error:
             self._end()
             self.why_partial = _why_partial(error)
@@ -129,6 +146,23 @@ class Output:
             self._token.raise_if_cancelled()
             raise
         return self._hand_over(item)
+
+    def offer(self) -> None:
+        """All that was handed over is about to be written."""
+        self._handing_over = True
+        self._asked = self._gap.pause()
+        self._source.phase = _SENDING
+        self._book.offer(self._tally.handed_over - self._book.delivered)
+
+    def taken(self) -> None:
+        """It was written."""
+        self._handing_over = False
+        if self._token.cancelled:
+            return
+        self._source.phase = self._phase
+        self._book.taken()
+        if self._asked:
+            self._gap.begin()
 
     async def aclose(self) -> None:
         """Close what is iterated."""
@@ -144,23 +178,13 @@ class Output:
             self._items, self._next = None, _over
             self._end()
 
-    async def _make(self) -> Any:
-        self._gap.begin()
-        try:
-            item = await self._next()
-        finally:
-            self._gap.end()
-        self._tally.made += 1
-        return item
-
     def _hand_over(self, item: Any) -> Any:
         if not self._tally.handed_over:
             self._book.stage(Event.TOKEN)
             self._phase = self._book.phase
         self._tally.handed_over += 1
-        self._handing_over = True
-        self._source.phase = _SENDING
-        self._book.offer(1)
+        if not self.ahead:
+            self.offer()
         return item
 
     def _end(self) -> None:
