@@ -91,8 +91,8 @@ class _Reader:
         self._writer = writer
         self._loop: Loop = current_loop()
         self._counts = chunks if isinstance(chunks, Countable) else None
-        bare = inspect.isasyncgen(chunks) if self._counts is None else self._counts.may_ask_ahead
-        self._may_ask_ahead = bare and self._loop.steps_by_hand
+        asks_alike = self._counts.may_ask_ahead if self._counts else inspect.isasyncgen(chunks)
+        self._may_ask_ahead = asks_alike and self._loop.steps_by_hand
         self._count = 0
         self._trust_after = TRUST_AFTER
         self._ready: list[bytes] = []

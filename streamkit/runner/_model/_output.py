@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from streamkit._core import CancelSource, CancelToken, Event, Phase, Reason
 from streamkit.errors import StreamCancelled
 from streamkit.runner._book import Book
-from streamkit.streams import ThreadedGenerator
+from streamkit.streams import Countable, ThreadedGenerator
 
 from ._gap import Gap
 
@@ -48,7 +48,7 @@ class Tally:
         return self.made
 
 
-class Output:
+class Output(Countable):
     """The chunks of one stream, and the book-keeping of handing them over.
 
     An iterator and no generator function: one frame less for each chunk. What is made while the
@@ -83,7 +83,6 @@ class Output:
         "_stage",
         "_tally",
         "_token",
-        "ahead",
         "why_partial",
     )
 
