@@ -8,6 +8,7 @@ from ._call import Call, Output
 from ._engine_runner import EngineRunner
 from ._inflight import CancelOutcome, InFlight
 from ._ledger import Ledger
+from ._owned import OwnedInFlight
 from ._runner import Runner
 from ._served import Served
 
@@ -21,6 +22,7 @@ __all__ = [
     "InFlight",
     "Ledger",
     "Output",
+    "OwnedInFlight",
     "Runner",
     "Served",
     "Sums",

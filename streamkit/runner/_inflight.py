@@ -50,16 +50,19 @@ class InFlight:
 
     An id is unique among the requests in flight. One whose engine was given up stays taken until
     the engine proves that it stopped, because the engine still knows it by that id.
+
+    Attributes:
+        remembered: Ended requests that it keeps.
     """
 
-    __slots__ = ("_calls", "_ended", "_idle", "_remembered")
+    __slots__ = ("_calls", "_ended", "_idle", "remembered")
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._calls: dict[str, InFlightCall] = {}
         # Oldest first. A plain dict is slow to give out its first entry again and again: it walks
         # over the places of all those that were taken before.
         self._ended: OrderedDict[str, Account] = OrderedDict()
-        self._remembered = remembered
+        self.remembered: int = remembered
         self._idle: anyio.Event | None = None
 
     def __len__(self) -> int:
@@ -100,6 +103,10 @@ class InFlight:
         call = self._calls.get(request_id)
         return call.account() if call else self._ended.get(request_id)
 
+    def secret_of(self, request_id: str) -> str | None:
+        """What its owner, and nobody else, is told: nothing, unless requests have owners."""
+        return None
+
     def running(self) -> list[Account]:
         """Those in flight, the oldest first."""
         return [call.account() for call in self._calls.values()]
@@ -139,7 +146,7 @@ class InFlight:
     def _remember(self, account: Account) -> None:
         self._ended.pop(account.id, None)
         self._ended[account.id] = account
-        if len(self._ended) > self._remembered:
+        if len(self._ended) > self.remembered:
             self._ended.popitem(last=False)
 
     def _tell_idle(self) -> None:

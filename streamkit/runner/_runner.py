@@ -12,6 +12,7 @@ from ._account import Account, Totals
 from ._admission import MAX_QUEUED, Admission
 from ._inflight import REMEMBERED, CancelOutcome, InFlight
 from ._ledger import Ledger
+from ._owned import OwnedInFlight
 from ._served import Served
 
 logger = logging.getLogger("streamkit.runner")
@@ -68,6 +69,13 @@ class Runner:
     def cancel(self, request_id: str, detail: str = "") -> CancelOutcome | None:
         """Cancel a request by its id; None when nobody knows it."""
         return self.in_flight.cancel(request_id, detail)
+
+    def give_owners(self) -> OwnedInFlight:
+        """Give each request a secret from now on; nothing must have arrived."""
+        assert not self.ledger.totals().received
+        owned = OwnedInFlight(self.in_flight.remembered)
+        self.in_flight = owned
+        return owned
 
     def find(self, request_id: str) -> Account | None:
         """The books of a request that is in flight or has ended lately."""

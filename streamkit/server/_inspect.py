@@ -13,19 +13,28 @@ from streamkit._core import Phase
 from streamkit.asgi import problem
 from streamkit.runner import Account, Runner
 
+from ._keys import Keys
 from ._metrics import CONTENT_TYPE, Metrics
 
 _SHOWN: Final = 100  # ended requests in one list, unless ?limit= asks for another number
 
 
 class Inspect:
-    """The routes over one runner."""
+    """The routes over one runner.
 
-    __slots__ = ("_metrics", "_runner")
+    Args:
+        runner: The requests and their books.
+        metrics: What Prometheus reads. As the engine's books and health, it names no request, and
+            is open to whoever can reach the server.
+        keys: Who may ask about requests, and cancel them; None for everybody.
+    """
 
-    def __init__(self, runner: Runner, metrics: Metrics) -> None:
+    __slots__ = ("_keys", "_metrics", "_runner")
+
+    def __init__(self, runner: Runner, metrics: Metrics, keys: Keys | None = None) -> None:
         self._runner = runner
         self._metrics = metrics
+        self._keys = keys
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -42,6 +51,8 @@ class Inspect:
 
     async def requests(self, request: Request) -> Response:
         """What is in flight, the oldest first, then what ended lately, the newest first."""
+        if self._keys is not None:
+            self._keys.require_operator(request)
         table = self._runner.in_flight
         limit = request.query_params.get("limit", str(_SHOWN))
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 10):
@@ -51,18 +62,24 @@ class Inspect:
 
     async def request(self, request: Request) -> Response:
         """One of them."""
-        account = self._runner.find(request.path_params["id"])
+        account = self._runner.find(self._allowed_id(request))
         if account is None:
             raise _unknown()
         return JSONResponse(describe(account))
 
     async def cancel(self, request: Request) -> Response:
         """Cut one short."""
-        request_id: str = request.path_params["id"]
+        request_id = self._allowed_id(request)
         outcome = self._runner.cancel(request_id, "asked for over HTTP")
         if outcome is None:
             raise _unknown()
         return JSONResponse({"id": request_id, "outcome": outcome})
+
+    def _allowed_id(self, request: Request) -> str:
+        request_id: str = request.path_params["id"]
+        if self._keys is not None:
+            self._keys.require_owner(request, request_id)
+        return request_id
 
     async def engine(self, _: Request) -> Response:
         """The engine's own books; null for what it cannot tell."""

@@ -22,6 +22,7 @@ logger = logging.getLogger("streamkit.server")
 
 _TYPES: Final = {
     400: "invalid_request_error",
+    401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",

@@ -25,7 +25,7 @@ from streamkit._core import hold
 from ._forks import disown_children
 from ._protocols import check_installed, protocol_class
 from ._pulse import Pulse
-from ._sockets import BACKLOG, url_of
+from ._sockets import BACKLOG, is_loopback, url_of
 from .app import Application
 from .settings import Settings
 
@@ -149,6 +149,11 @@ def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     server = Server(app, settings)
     set_up_logging(settings)
     sys.stdout = sys.stderr  # what a model prints; standard output has the ready line alone
+    if settings.operator_key is None and not is_loopback(sock):
+        logger.warning(
+            "everybody who reaches %s may list and cancel all requests: set STREAMKIT_OPERATOR_KEY",
+            url_of(sock),
+        )
     disown_children(sock)
     disable_created_metrics()  # a series beside each histogram that nobody asked for
     try:

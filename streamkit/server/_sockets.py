@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from .settings import Settings
 
@@ -53,6 +54,12 @@ def url_of(sock: socket.socket) -> str:
     """Where a listening socket can be reached."""
     host, port = sock.getsockname()[:2]
     return f"http://{_spelt(host, port)}"
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    address = ip_address(sock.getsockname()[0].partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _set_options(sock: socket.socket, settings: Settings) -> None:

@@ -112,23 +112,35 @@ class Visit:
 
 
 class Front:
-    """The outermost layer: gives each exchange its id and its line in the log."""
+    """The outermost layer: gives each exchange its id and its line in the log.
 
-    __slots__ = ("_app", "_in_flight", "_on_end")
+    Args:
+        app: The layer below.
+        in_flight: Which ids are taken.
+        on_end: Called with each visit that is over.
+        visit: What makes one.
+    """
+
+    __slots__ = ("_app", "_choose_id", "_on_end", "_visit")
 
     def __init__(
-        self, app: ASGIApp, in_flight: InFlight, on_end: Callable[[Visit], object]
+        self,
+        app: ASGIApp,
+        in_flight: InFlight,
+        on_end: Callable[[Visit], object],
+        visit: Callable[[Scope, str, Callable[[Visit], object]], Visit] = Visit,
     ) -> None:
         self._app = app
-        self._in_flight = in_flight
+        self._choose_id = in_flight.choose_id
         self._on_end = on_end
+        self._visit = visit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(scope, self._in_flight.choose_id(_proposed_id(scope)), self._on_end)
+        visit = self._visit(scope, self._choose_id(_proposed_id(scope)), self._on_end)
 
         # A plain function: a coroutine around the server's own would cost a frame for each token.
         def send_with_id(message: Message) -> Any:

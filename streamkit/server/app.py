@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +14,7 @@ from streamkit.engines import Engine, build
 from streamkit.runner import Runner
 
 from ._inspect import Inspect
+from ._keys import Keys, OwnedVisit
 from ._metrics import Metrics
 from ._paths import Paths
 from ._problems import Problems
@@ -52,14 +54,16 @@ class Application:
         )
         self.metrics: Metrics = Metrics(self.runner, lambda: owner.sweeper.blocked_for)
         self._log = log_visit(FORMS[settings.access_log]) if settings.access_log != "off" else None
-        routes: list[BaseRoute] = [*service.routes(), *Inspect(self.runner, self.metrics).routes()]
+        keys, visit = _with_owners(self.runner, settings)
+        inspect = Inspect(self.runner, self.metrics, keys)
+        routes: list[BaseRoute] = [*service.routes(), *inspect.routes()]
         self._paths: dict[object, str] = {
             route.endpoint: route.path_format
             for route in routes
             if isinstance(route, Route | WebSocketRoute)
         }
         self._routes = Paths(routes, self._lifespan)
-        self._app: ASGIApp = Front(owner, self.runner.in_flight, self._visited)
+        self._app: ASGIApp = Front(owner, self.runner.in_flight, self._visited, visit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -94,6 +98,14 @@ class Application:
 
     def __repr__(self) -> str:
         return f"<Application {self.runner!r}>"
+
+
+def _with_owners(runner: Runner, settings: Settings) -> tuple[Keys | None, Callable[..., Visit]]:
+    """Whose requests are whose, if an operator key is set; else nothing is paid for it."""
+    if settings.operator_key is None:
+        return None, Visit
+    owned = runner.give_owners()
+    return Keys(settings.operator_key.get_secret_value(), owned), partial(OwnedVisit, owned)
 
 
 def create_app(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
 )
@@ -21,6 +24,9 @@ __all__ = ["ENV_PREFIX", "Settings", "SettingsError", "load"]
 
 ENV_PREFIX: Final = "STREAMKIT_"
 OFF: Final = "off"
+
+_KEY: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # a bearer token (RFC 6750, section 2.1)
+_UNSHOWN: Final = frozenset({"operator_key", "engine_options"})  # which may hold an api_key
 
 
 class SettingsError(Exception):
@@ -50,10 +56,18 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _sound_key(key: SecretStr) -> SecretStr:
+    if not _KEY.fullmatch(key.get_secret_value()):
+        raise ValueError("input should be 16 or more letters, digits or -._~+/")
+    return key
+
+
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 OptionalSeconds: TypeAlias = Annotated[Seconds | None, BeforeValidator(_switched_off)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31 - 1)]
 OptionalCount: TypeAlias = Annotated[Count | None, BeforeValidator(_switched_off)]
+Key: TypeAlias = Annotated[SecretStr, AfterValidator(_sound_key)]
+OptionalKey: TypeAlias = Annotated[Key | None, BeforeValidator(_switched_off)]
 
 
 class Settings(BaseModel):
@@ -76,6 +90,11 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one."
+    )
+    operator_key: OptionalKey = Field(
+        default=None,
+        description="Bearer token of who may list and cancel all requests, others only their own; "
+        "off: everybody may.",
     )
     http: Literal["auto", "h11", "httptools"] = Field(
         default="auto", description="HTTP parser; auto takes httptools where it is installed."
@@ -263,6 +282,7 @@ def _lines(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
     lines: dict[str, None] = {}  # a union reports each of its members
     for problem in error.errors():
         message = problem["msg"].removeprefix("Value error, ")
-        origin = origins[str(problem["loc"][0])]
-        lines[f"{origin}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"] = None
+        name = str(problem["loc"][0])
+        got = "" if name in _UNSHOWN else f", got {problem['input']!r}"
+        lines[f"{origins[name]}: {message[0].lower()}{message[1:]}{got}"] = None
     return list(lines)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from streamkit.server.settings import Settings, SettingsError, load
 
@@ -43,6 +44,26 @@ def test_what_is_optional_can_be_switched_off(tmp_path: Path) -> None:
     settings = load({"tcp_send_buffer": "off"}, {"STREAMKIT_TCP_USER_TIMEOUT": "off"}, file)
 
     assert settings.heartbeat is settings.tcp_send_buffer is settings.tcp_user_timeout is None
+
+
+def test_an_operator_key_is_what_can_be_sent_and_not_guessed() -> None:
+    good = "0123456789abcdef-._~+/=="
+
+    assert load({}, {"STREAMKIT_OPERATOR_KEY": good}).operator_key == SecretStr(good)
+    assert load({"operator_key": "off"}, {"STREAMKIT_OPERATOR_KEY": good}).operator_key is None
+    for bad in ("", "too-short", "0123456789abcdef ghi", "0123456789abcdefä", good + "\n"):
+        with pytest.raises(SettingsError) as error:
+            load({}, {"STREAMKIT_OPERATOR_KEY": bad})
+        assert str(error.value) == (
+            "STREAMKIT_OPERATOR_KEY: input should be 16 or more letters, digits or -._~+/"
+        )
+
+
+def test_what_may_hold_a_secret_is_not_repeated_in_an_error() -> None:
+    with pytest.raises(SettingsError) as error:
+        load({}, {"STREAMKIT_ENGINE_OPTIONS": "api_key=s3cret,slots"})
+
+    assert str(error.value) == "STREAMKIT_ENGINE_OPTIONS: input should be KEY=VALUE,KEY=VALUE"
 
 
 def test_settings_are_frozen() -> None:

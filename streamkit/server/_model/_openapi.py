@@ -74,6 +74,7 @@ def _cancel() -> Node:
         **about("post", _CANCEL, "Cut a request short."),
         "responses": {
             "200": {"description": "It is `cancelled`, or had `already_finished`."},
+            "401": {"description": "There is an operator key, and this is neither it nor a token."},
             "404": {"description": "No such request."},
         },
     }

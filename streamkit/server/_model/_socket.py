@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from streamkit._core import SCOPE_KEY, Reason
 from streamkit.errors import RequestRefused, StreamCancelled
 from streamkit.runner._model import ModelCall, ModelRunner
+from streamkit.server._keys import token_headers
 
 from ._errors import (
     MODEL_FAILED,
@@ -75,9 +76,12 @@ class ModelSocket:
             await _tell(websocket, error)
 
     async def _serve(self, websocket: ModelWebSocket, call: ModelCall) -> None:
+        # Before anything is waited for: later, another request may have its id.
+        secret = self._runner.in_flight.secret_of(call.id)
+        headers = [(b"x-request-id", call.id.encode()), *token_headers(secret)]
         try:
             self._admit(call)
-            await websocket.accept(headers=[(b"x-request-id", call.id.encode())])
+            await websocket.accept(headers=headers)
             with contextlib.suppress(WebSocketDisconnect):  # a model may end itself so, as on Truss
                 await call.method(METHOD, websocket, None)
             call.token.raise_if_cancelled()
