@@ -21,7 +21,9 @@ from ._sweeper import Sweeper
 
 logger = logging.getLogger("streamkit.asgi")
 
-WRITE_STALL: Final = 15.0  # seconds; a live client reads what its kernel holds in less
+LOSS_BOUND: Final = 10.0  # seconds; what a live client on a bad link may be silent for
+LEAST_BOUND: Final = 3.0
+# seconds. The kernel counts in whole ones, and two questions to a silent client have to fit in.
 HELD_LIMIT: Final = 10.0  # seconds that aborts in flight may take when the server goes down
 LISTENING_VERSION: Final = "2.3"
 # From ASGI 2.4 on Starlette stops listening for the disconnect and waits for send() to raise. A
@@ -38,21 +40,34 @@ class CancellationMiddleware:
 
     Args:
         app: The app below.
-        write_stall: Seconds that one ``send()`` may be blocked before the client counts as gone.
+        loss_bound: Seconds after which a client is gone that neither leaves nor is there: its host
+            has vanished, and no packet comes of it (seen where the connection can be reached:
+            uvicorn on Linux), or it reads nothing. At least 3.
         drain_grace: Seconds that running requests may go on after SIGTERM before they are cancelled
             with reason ``drain``. Where the process handles signals itself, give None.
+        write_stall: Seconds that one ``send()`` may be blocked before the client counts as one that
+            reads nothing; None takes them from ``loss_bound``.
+
+    Raises:
+        ValueError: ``loss_bound`` is less than 3.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        write_stall: float = WRITE_STALL,
+        loss_bound: float = LOSS_BOUND,
         drain_grace: float | None = 25.0,  # Kubernetes kills 30 s after SIGTERM
+        write_stall: float | None = None,
     ) -> None:
+        if loss_bound < LEAST_BOUND:
+            raise ValueError(
+                f"loss_bound is {loss_bound:g} s; less than {LEAST_BOUND:g} s cannot be held, "
+                "because the kernel counts in whole seconds"
+            )
         self.app = app
         self.live: dict[Owner, None] = {}
-        self.sweeper: Sweeper = Sweeper(self.live, write_stall=write_stall)
+        self.sweeper: Sweeper = Sweeper(self.live, loss_bound=loss_bound, write_stall=write_stall)
         self.drain: Drain = Drain(self, drain_grace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

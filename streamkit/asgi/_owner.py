@@ -172,7 +172,7 @@ class Owner(ABC):
 
     # -- what nobody reports -------------------------------------------------------------------
 
-    def check(self, write_stall: float) -> None:
+    def check(self, write_stall: float, silent_for: float) -> None:
         """Look for what no event tells: a write that is stuck, a connection that closed unseen."""
         if self.settled:
             return
@@ -182,7 +182,9 @@ class Owner(ABC):
                 Reason.WRITE_STALLED,
                 f"one write has been blocked for {blocked:.3g} s (limit {write_stall:.3g} s)",
             )
-        elif seen := left_unseen(self.transport):
+        elif self.transport is None:
+            return
+        elif seen := left_unseen(self.transport, silent_for):
             self._left_unseen(seen)
         else:
             return

@@ -17,8 +17,8 @@ LAG_LIMIT: Final = 0.25  # seconds; user code that blocks the loop this long del
 class Watched(Protocol):
     """What is looked at: a request, a websocket."""
 
-    def check(self, write_stall: float) -> None:
-        """Look for what no event tells."""
+    def check(self, write_stall: float, silent_for: float) -> None:
+        """Look for what no event tells: a write blocked, a peer silent for so many seconds."""
 
 
 class Sweeper:
@@ -32,17 +32,29 @@ class Sweeper:
         blocked_for: Seconds, in all, by which sweeps came late because something blocked the loop.
     """
 
-    __slots__ = ("_due", "_interval", "_live", "_loop", "_timer", "_write_stall", "blocked_for")
+    __slots__ = (
+        "_due",
+        "_interval",
+        "_live",
+        "_loop",
+        "_silent_for",
+        "_timer",
+        "_write_stall",
+        "blocked_for",
+    )
 
     def __init__(
         self,
         live: Collection[Watched],
         *,
-        write_stall: float,
+        loss_bound: float,
+        write_stall: float | None = None,
         interval: float = SWEEP_INTERVAL,
     ) -> None:
         self._live = live
-        self._write_stall = write_stall
+        # It is a bound: what comes up to it before the next look counts as over it.
+        self._silent_for = loss_bound - interval
+        self._write_stall = self._silent_for if write_stall is None else write_stall
         self._interval = interval
         self._loop: Loop | None = None
         self._timer: Timer | None = None
@@ -64,7 +76,7 @@ class Sweeper:
         assert self._loop is not None
         self._note_lag(self._loop.now() - self._due)
         for request in list(self._live):
-            request.check(self._write_stall)
+            request.check(self._write_stall, self._silent_for)
         if self._live:
             self._arm(self._loop)
         else:

@@ -1,9 +1,8 @@
-"""The listening socket, set up so that a peer which says nothing is noticed within seconds.
+"""The listening socket, set up so that what is sent to a client does not wait for it for ever.
 
-What is set on a listening socket, accepted sockets inherit (Linux, macOS). Measured with a peer
-that vanishes: with the kernel's defaults nobody notices within 25 s, and on an idle connection
-never. Keepalive covers idle connections alone, the user timeout busy ones alone; both together
-notice within seconds.
+What is set on a listening socket, accepted sockets inherit (Linux, macOS). The middleware finds a
+client that vanished while its request runs; what is left of a complete answer only the kernel can
+give up.
 """
 
 from __future__ import annotations
@@ -78,13 +77,8 @@ def _set_options(sock: socket.socket, settings: Settings) -> None:
 
 
 def _options(settings: Settings) -> Iterator[tuple[int, str, int | None]]:
-    idle, user_timeout = settings.tcp_keepalive_idle, settings.tcp_user_timeout
     tcp = socket.IPPROTO_TCP
-    yield socket.SOL_SOCKET, "SO_KEEPALIVE", None if idle is None else 1
-    yield tcp, "TCP_KEEPIDLE", idle
-    yield tcp, "TCP_KEEPINTVL", settings.tcp_keepalive_interval
-    yield tcp, "TCP_KEEPCNT", settings.tcp_keepalive_count
-    yield tcp, "TCP_USER_TIMEOUT", None if user_timeout is None else round(user_timeout * 1000)
+    yield tcp, "TCP_USER_TIMEOUT", round(settings.loss_bound * 1000)
     # By default 3.9 MB are swallowed before a client that does not read is noticed: no answer of a
     # language model is that long. With these two it is some 200 KB (measured).
     yield tcp, "TCP_NOTSENT_LOWAT", settings.tcp_notsent_lowat

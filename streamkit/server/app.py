@@ -49,6 +49,7 @@ class Application:
         self.runner: Runner = service.runner
         owner = CancellationMiddleware(
             Problems(self._route),
+            loss_bound=settings.loss_bound,
             write_stall=settings.write_stall,
             drain_grace=settings.drain_grace if hears_signals else None,
         )

@@ -148,9 +148,17 @@ class Settings(BaseModel):
         default=None,
         description="Seconds until a request is cancelled with reason deadline; or off.",
     )
-    write_stall: Seconds = Field(
-        default=8.0,  # before the kernel's own limit, which knows no reason
-        description="Seconds that a write may be blocked before the client counts as gone.",
+    loss_bound: float = Field(
+        default=10.0,
+        ge=3,  # as the middleware has it
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds after which a client is gone that vanished, or that reads nothing.",
+    )
+    write_stall: OptionalSeconds = Field(
+        default=None,
+        description="Seconds that a write may be blocked before the client counts as one that "
+        "reads nothing; off takes loss_bound.",
     )
     heartbeat: OptionalSeconds = Field(
         default=15.0,
@@ -177,20 +185,6 @@ class Settings(BaseModel):
         default="info", description="The least severe messages that are logged."
     )
 
-    tcp_keepalive_idle: OptionalCount = Field(
-        default=5,
-        description="Seconds of silence until the kernel asks whether the peer is there; or off.",
-    )
-    tcp_keepalive_interval: OptionalCount = Field(
-        default=2, description="Seconds from one such question to the next; or off."
-    )
-    tcp_keepalive_count: OptionalCount = Field(
-        default=3, description="Questions without an answer after which the peer is gone; or off."
-    )
-    tcp_user_timeout: OptionalSeconds = Field(
-        default=10.0,  # the bound of a silent loss, also where keepalive asks: the kernel has one
-        description="Seconds that sent data may go without an acknowledgement; or off.",
-    )
     tcp_notsent_lowat: OptionalCount = Field(
         default=16_384, description="Unsent bytes in the kernel above which a write blocks; or off."
     )

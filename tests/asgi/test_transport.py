@@ -134,3 +134,13 @@ async def test_without_a_socket_the_server_is_believed(told):
     await exchange.run()
 
     assert exchange.completed
+
+
+@pytest.mark.parametrize("bound", [0.0, 2.9])
+def test_a_bound_that_cannot_be_held_is_refused(bound: float) -> None:
+    with pytest.raises(ValueError, match=r"less than 3 s cannot be held, because the kernel"):
+        CancellationMiddleware(Response(), loss_bound=bound)
+
+
+def test_the_least_bound_can_be_set() -> None:
+    CancellationMiddleware(Response(), loss_bound=3)

@@ -41,9 +41,9 @@ def test_engine_options_of_all_sources_are_taken_together(tmp_path: Path) -> Non
 def test_what_is_optional_can_be_switched_off(tmp_path: Path) -> None:
     file = write(tmp_path, "heartbeat = 'off'\n")
 
-    settings = load({"tcp_send_buffer": "off"}, {"STREAMKIT_TCP_USER_TIMEOUT": "off"}, file)
+    settings = load({"tcp_send_buffer": "off"}, {"STREAMKIT_TCP_NOTSENT_LOWAT": "off"}, file)
 
-    assert settings.heartbeat is settings.tcp_send_buffer is settings.tcp_user_timeout is None
+    assert settings.heartbeat is settings.tcp_send_buffer is settings.tcp_notsent_lowat is None
 
 
 def test_an_operator_key_is_what_can_be_sent_and_not_guessed() -> None:
@@ -86,6 +86,8 @@ def test_settings_are_frozen() -> None:
         ({"read_timeout": "1e999"}, "--read-timeout: input should be a finite number"),
         ({"read_timeout": "off"}, "--read-timeout: input should be a valid number"),
         ({"heartbeat": "never"}, "--heartbeat: input should be a valid number"),
+        ({"loss_bound": "2"}, "--loss-bound: input should be greater than or equal to 3"),
+        ({"loss_bound": "off"}, "--loss-bound: input should be a valid number"),
     ],
 )
 def test_a_wrong_flag_is_named(flags: dict[str, str], said: str) -> None:

@@ -25,7 +25,7 @@ from ._plan import Scene
 
 START_LIMIT: Final = 30.0  # seconds; importing and binding take one, on a busy machine many
 STOP_LIMIT: Final = 10.0  # seconds that a server may take to drain when nothing is in flight
-WRITE_STALL: Final = 1.0  # seconds; the default of 15 is for real networks, here nobody is far away
+WRITE_STALL: Final = 1.0  # seconds; the default is for real networks, here nobody is far away
 _READY: Final = ": ready on "
 
 K = TypeVar("K")
