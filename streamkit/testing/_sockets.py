@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import socket
 import struct
 import subprocess
@@ -20,6 +22,8 @@ import anyio.to_thread
 RECEIVE_SIZE: Final = 65_536
 DRAIN_LIMIT: Final = 1_000  # reads; a server that never stops sending must not keep us here
 _SO_ATTACH_FILTER: Final = 26  # Linux; Python has no name for it
+_SIOCOUTQ: Final = 0x5411  # Linux: bytes that were sent and are not acknowledged
+_ACKNOWLEDGED_WITHIN: Final = 1.0  # seconds; an acknowledgement may be delayed by 40 ms
 _DROP_ALL: Final = struct.pack("HBBI", 0x06, 0, 0, 0)  # classic BPF: return 0 bytes of the packet
 
 
@@ -179,6 +183,8 @@ class TcpEnd:
             await self._receiving.end()
         if how in GONE:
             await self._sending.end()
+        if how is Leave.VANISH:
+            await self._wait_acknowledged()
         if how is Leave.KILL:
             await anyio.to_thread.run_sync(self._kill_holder)
         else:
@@ -222,6 +228,17 @@ class TcpEnd:
             for _ in range(DRAIN_LIMIT):
                 if not self._socket.recv(RECEIVE_SIZE):
                     return
+
+    async def _wait_acknowledged(self) -> None:
+        # Else our kernel, which sees no acknowledgement any more, would send it again and again:
+        # from a host that is out of reach nothing comes.
+        unacknowledged = array.array("i", [1])
+        with anyio.move_on_after(_ACKNOWLEDGED_WITHIN):
+            while True:
+                fcntl.ioctl(self._socket, _SIOCOUTQ, unacknowledged)
+                if not unacknowledged[0]:
+                    return
+                await anyio.sleep(0.001)
 
     def _drop_all_that_comes(self) -> None:
         # No packet filter of the machine's, which takes root and outlives us, but the socket's own:

@@ -52,6 +52,19 @@ async def test_a_reset_is_heard_before_the_first_token(server: Server) -> None:
         assert_told_once(await server.ended(request_id), "prefill")
 
 
+@on_http2
+async def test_the_end_of_the_connection_before_the_first_token_leaves_nothing_behind(
+    server: Server,
+) -> None:
+    """Hypercorn would hold an answer back for a client that is gone, and the request with it."""
+    request_id = new_id()
+    async with open_http2(server.url) as client:
+        await client.request("GET", f"/events?id={request_id}&words=4000")
+        await server.reached(request_id, "prefill")
+        await client.leave(Leave.FIN)
+        assert_told_once(await server.ended(request_id), "prefill")
+
+
 # hypercorn takes whatever the app sends into memory, so that no write ever blocks.
 @pytest.mark.parametrize("server", ["granian", "granian-uvloop"], indirect=True)
 async def test_a_stream_whose_client_reads_nothing_is_cancelled_within_the_limit(
