@@ -225,6 +225,9 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # A pipelined request would begin with the context of the one before it, and so would one
+        # after a long body (python/cpython#140947): a model's variables are nobody else's.
+        reset_contextvars=True,
         backlog=BACKLOG,
         timeout_graceful_shutdown=CLOSE_LIMIT,
     )

@@ -174,6 +174,9 @@ class ModelCall(ModelCase):
         self._seal()
         if self._outer is not None:
             begin_var.reset(self._outer)
+            # It refers to what stood there before, and servers begin a connection's next request
+            # in this one's context: each would hold the one before, for as long as that is open.
+            self._outer = None
 
     # -- the stages ----------------------------------------------------------------------------
 
