@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,6 +19,7 @@ from .settings import Settings
 M = TypeVar("M", bound=BaseModel)
 
 _SHOWN: Final = 5  # problems in one answer; whoever sent nonsense needs no list of all of it
+_LISTED: Final = 2000  # pydantic lists all or none, and takes seconds for a million
 _PATH_SHOWN: Final = 200  # characters; a field's name is whatever the client made of it
 _CLOSE: Final = {"connection": "close"}  # the rest of the body is not read: nothing can follow it
 
@@ -132,21 +134,31 @@ def _check_type(request: Request) -> None:
     """Nothing declared is taken for JSON; so is what browsers and tools call it."""
     encoding = request.headers.get("content-encoding") or "identity"
     if encoding.lower() != "identity":
-        raise HTTPException(415, f"content-encoding {encoding!r} is not understood, send identity")
+        said = f"content-encoding {encoding[:80]!r} is not understood, send identity"
+        raise HTTPException(415, said)
     declared = request.headers.get("content-type")
     if declared is None:
         return
     kind, *parameters = (part.strip().lower() for part in declared.split(";"))
     charsets = [p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset")]
     if kind != "application/json" and not kind.endswith("+json"):
-        raise HTTPException(415, f"content-type must be application/json, got {declared!r}")
+        raise HTTPException(415, f"content-type must be application/json, got {declared[:80]!r}")
     if any(charset not in {"utf-8", "utf8", "us-ascii"} for charset in charsets):
-        raise HTTPException(415, f"JSON is sent as UTF-8, got {declared!r}")
+        raise HTTPException(415, f"JSON is sent as UTF-8, got {declared[:80]!r}")
+
+
+def problems_of(error: ValidationError) -> list[ErrorDetails]:
+    """Each mistake; none of them where there are too many to list."""
+    if error.error_count() > _LISTED:
+        return []
+    return error.errors(include_url=False, include_context=False)
 
 
 def explain(error: ValidationError) -> str:
     """What is wrong, field by field."""
-    problems = error.errors(include_url=False, include_context=False)
+    problems = problems_of(error)
+    if not problems:
+        return f"the body has {error.error_count()} mistakes, too many to list"
     shown = [_line(each["loc"], each["type"], each["msg"]) for each in problems[:_SHOWN]]
     more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
     return "; ".join([*shown, *more])
@@ -163,7 +175,8 @@ def _line(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 def path_of(error: ValidationError) -> str | None:
     """The first field that is wrong; None when it is the body."""
-    return _path(error.errors(include_url=False)[0]["loc"]) or None
+    problems = problems_of(error)
+    return (_path(problems[0]["loc"]) or None) if problems else None
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -34,6 +35,10 @@ logger = logging.getLogger("streamkit.server")
 CLOSE_LIMIT: Final = 5  # seconds for connections to close once all requests have been answered
 LAST_LIMIT: Final = 2.0  # seconds for tasks and threads of the user's that nothing has ended yet
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# All but tab and line feed; then what breaks lines, or turns text around, in Unicode.
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class Server(uvicorn.Server):
@@ -179,7 +184,7 @@ def _say(line: str) -> None:
 def set_up_logging(settings: Settings) -> None:
     """Everything to standard error; standard output has the ready line alone."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OwnLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = settings.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler], force=True)
     access = logging.getLogger("streamkit.access")
@@ -192,6 +197,22 @@ def set_up_logging(settings: Settings) -> None:
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     uvicorn_log.addFilter(_is_news)
+
+
+class _OwnLine(logging.Formatter):
+    """Every line that begins at the margin is ours.
+
+    A model's exception says what its client sent, and a client may send what looks like a line of
+    the log, or steers the terminal that shows it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _CONTROLS.sub(_escaped, super().format(record))
+        return text.replace("\n", "\n  ")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class _JsonLine(logging.Formatter):

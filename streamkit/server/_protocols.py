@@ -19,6 +19,7 @@ WRITE_BUFFER: Final = 16_384
 # bytes that asyncio may hold before send() waits: its 64 KiB are a minute of tokens that a client
 # which stopped reading is not missed for
 
+_BOTH: Final = {b"content-length", b"transfer-encoding"}
 _ANSWER: Final = """\
 HTTP/1.1 {status}\r
 content-type: application/json\r
@@ -44,7 +45,8 @@ def protocol_class(http: str, read_timeout: float) -> type[asyncio.Protocol]:
     check_installed("--http", http)
     module, name = _IMPLEMENTATIONS[http]
     base = getattr(importlib.import_module(module), name)
-    return type(name, (_Patient, base), {"read_timeout": read_timeout})
+    ours = (_Patient, _TakesOneLength, base) if http == "h11" else (_Patient, base)
+    return type(name, ours, {"read_timeout": read_timeout})
 
 
 def check_installed(flag: str, package: str) -> None:
@@ -58,6 +60,23 @@ def check_installed(flag: str, package: str) -> None:
             f"{flag} {package}: {package} is not installed; pip install 'streamkit-llm[uvloop]', "
             "or leave the choice to auto"
         )
+
+
+class _TakesOneLength:
+    """Mixed into h11's; httptools refuses such a request.
+
+    h11 takes one that has a length and comes in chunks as well, and goes on with what follows. A
+    proxy that went by the length took that for its body: it is nobody's request (RFC 9112, 6.1).
+    """
+
+    cycle: Any
+    headers: list[tuple[bytes, bytes]]
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()  # type: ignore[misc]
+        if self.cycle is not before and dict(self.headers).keys() >= _BOTH:
+            self.cycle.keep_alive = False
 
 
 class _Patient:

@@ -39,6 +39,11 @@ class EventParser:
         self._event = ""
         self._id: str | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Characters of a line whose end has not come."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[ServerEvent]:
         """Return the events that are complete now."""
         self._buffer += self._decoder.decode(data)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 _HEAD_END: Final = b"\r\n\r\n"
+# A server under test may send anything, without end.
+_HEAD_LIMIT: Final = 256 << 10  # bytes
+_CHUNK_LIMIT: Final = 16 << 20
+_LINE_LIMIT: Final = 4 << 10  # of the size of a chunk, or of a trailer
+_SHOWN: Final = 80
+_NUMBER: Final = re.compile(r"[0-9]{1,15}")
+_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,17 +122,20 @@ class ResponseReader:
         return head is not None and "chunked" in head.headers.get("transfer-encoding", "")
 
     def _read_head(self) -> None:
-        head, found, rest = self._buffer.partition(_HEAD_END)
-        if not found:
-            return
-        self._buffer = rest
-        first, *lines = head.decode("latin-1").split("\r\n")
-        version, _, status = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not status[:3].isdigit():
-            raise BadResponse(f"expected the first line of a response, got {first!r}")
-        if status.startswith("1"):  # 100 Continue and its like: the response is still to come
-            self._read_head()
-            return
+        while True:
+            head, found, rest = self._buffer.partition(_HEAD_END)
+            if len(head) > _HEAD_LIMIT:
+                raise BadResponse(f"the head of the response is longer than {_HEAD_LIMIT} bytes")
+            if not found:
+                return
+            self._buffer = rest
+            first, *lines = head.decode("latin-1").split("\r\n")
+            version, _, status = first.partition(" ")
+            if not version.startswith("HTTP/1.") or not _NUMBER.fullmatch(status[:3]):
+                shown = first[:_SHOWN]
+                raise BadResponse(f"expected the first line of a response, got {shown!r}")
+            if not status.startswith("1"):  # 100 Continue and its like: the response is to come
+                break
         fields = (line.partition(":") for line in lines)
         headers = {name.strip().lower(): value.strip() for name, _, value in fields}
         self.head = Head(status=int(status[:3]), headers=headers)
@@ -134,7 +145,10 @@ class ResponseReader:
         if self._method == "HEAD" or head.status in {204, 304}:
             self.finished = True
         elif not self._chunked and "content-length" in head.headers:
-            self._left = int(head.headers["content-length"])
+            length = head.headers["content-length"]
+            if not _NUMBER.fullmatch(length):
+                raise BadResponse(f"expected the length of the body, got {length[:_SHOWN]!r}")
+            self._left = int(length)
             self.finished = self._left == 0
 
     def _read_body(self) -> None:
@@ -151,16 +165,13 @@ class ResponseReader:
 
     def _read_chunk(self) -> bool:
         line, found, rest = self._buffer.partition(b"\r\n")
-        if not found:
+        if not found and len(line) < _LINE_LIMIT:
             return False
-        if self._trailers:
+        if self._trailers and len(line) < _LINE_LIMIT:
             self._buffer = rest
             self.finished = not line
             return True
-        try:
-            size = int(line.partition(b";")[0], 16)
-        except ValueError:
-            raise BadResponse(f"expected the size of a chunk, got {line[:40]!r}") from None
+        size = _chunk_size(line)
         if size == 0:
             self._buffer, self._trailers = rest, True
             return True
@@ -179,3 +190,12 @@ class ResponseReader:
         head = "no head" if self.head is None else str(self.head.status)
         end = "finished" if self.finished else "cut" if self.closed else "open"
         return f"<ResponseReader {head}, {end}, {len(self.chunks)} chunks waiting>"
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not _SIZE.fullmatch(digits) or len(line) >= _LINE_LIMIT:
+        raise BadResponse(f"expected the size of a chunk, got {line[:40]!r}")
+    if (size := int(digits, 16)) > _CHUNK_LIMIT:
+        raise BadResponse(f"a chunk of {size} bytes is longer than {_CHUNK_LIMIT}")
+    return size

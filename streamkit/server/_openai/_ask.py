@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic_core import PydanticCustomError
 
 from streamkit.engines import GenerationRequest, Message, Sampling
 from streamkit.server._problems import InvalidRequest
 
 CHOICES_LIMIT: Final = 128  # OpenAI's, of n
+_STOP_LIMIT: Final = 256  # characters: each token is compared with every beginning of a stop string
 UNSUPPORTED: Final = "unsupported_parameter"
 """OpenAI's code for what it knows and this model has not."""
 
@@ -36,6 +37,9 @@ def _read_stops(value: object) -> object:
     texts = cast("list[object]", value) if isinstance(value, list) else [value]
     if len(texts) > 4 or not all(isinstance(text, str) and text for text in texts):
         raise PydanticCustomError("stop", "must be a text, or up to four, none of them empty")
+    if any(len(text) > _STOP_LIMIT for text in cast("list[str]", texts)):
+        context = {"limit": _STOP_LIMIT}
+        raise PydanticCustomError("stop", "must have {limit} characters at most, each", context)
     return tuple(texts)
 
 
@@ -188,7 +192,8 @@ class Ask(BaseModel):
 class ChatAsk(Ask):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, strict=False)]
+    # The first mistake is enough: a million of them, two bytes each, took 0.8 GB (measured).
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, strict=False), FailFast()]
     max_completion_tokens: Count = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

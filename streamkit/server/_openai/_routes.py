@@ -13,7 +13,7 @@ from starlette.routing import Route
 from streamkit.asgi import EventStream
 from streamkit.errors import UnsupportedOption
 from streamkit.runner import Call, EngineRunner, Output
-from streamkit.server._body import explain, path_of, read_json
+from streamkit.server._body import explain, path_of, problems_of, read_json
 from streamkit.server._engine_route import EngineRoute
 from streamkit.server._problems import InvalidRequest
 from streamkit.server.settings import Settings
@@ -66,8 +66,8 @@ class Completions(EngineRoute):
         try:
             return self._kind.ask.model_validate_json(body, strict=True)
         except ValidationError as error:
-            kind = error.errors()[0]["type"]
-            code = UNSUPPORTED if kind == UNSUPPORTED else None
+            kinds = [each["type"] for each in problems_of(error)[:1]]
+            code = UNSUPPORTED if UNSUPPORTED in kinds else None
             raise InvalidRequest(explain(error), param=path_of(error), code=code) from None
 
     def _refusal(self, error: ValueError) -> HTTPException:
@@ -118,7 +118,7 @@ class Models:
         """It, by its name."""
         name: str = request.path_params["model"]
         if name != self._name:
-            message = f"there is no model {name!r}, only {self._name!r}"
+            message = f"there is no model {name[:80]!r}, only {self._name!r}"
             raise InvalidRequest(message, param="model", code="model_not_found", status=404)
         return JSONResponse(describe_model(self._name, self._since))
 

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from streamkit._core import now
 from streamkit.testing._events import EventParser, ServerEvent
-from streamkit.testing._http1 import encode_request
+from streamkit.testing._http1 import BadResponse, encode_request
 
+_BODY_LIMIT: Final = 64 << 20  # bytes; a hundred thousand tokens in OpenAI's framing are half
+_LINE_LIMIT: Final = 1 << 20
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -93,11 +95,18 @@ class Seen:
     _parser: EventParser = field(default_factory=EventParser, repr=False)
 
     def take(self, piece: bytes, at: float) -> None:
-        """A piece of the body came."""
+        """A piece of the body came.
+
+        Raises:
+            BadResponse: It is more than anybody can want to see of it.
+        """
+        if len(self.body) > _BODY_LIMIT:
+            raise BadResponse(f"the answer is longer than {_BODY_LIMIT} bytes")
         if self.first_byte_at is None:
             self.first_byte_at = at
         self.body += piece
-        self.events += self._parser.feed(piece)
+        if self._parser.waiting < _LINE_LIMIT:  # else it is no event stream
+            self.events += self._parser.feed(piece)
 
     def left(self, stamp: float | None) -> None:
         """It went, at that instant on the system's clock: later than when it set about to."""

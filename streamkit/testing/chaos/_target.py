@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamkit._core import now
-from streamkit.testing._clients import open_connection
+from streamkit.testing._clients import LeavingClient, open_connection
 from streamkit.testing._faults import Ask, Fault, Seen, visit
 from streamkit.testing._http1 import BadResponse
 
@@ -24,6 +25,8 @@ PROMPTS: Final = (
     "word " * 60 + "continue.",
     "List every animal that you know, one after the other.",
 )
+_PAGE_LIMIT: Final = 16 << 20  # bytes of a page of counters
+_SHOWN: Final = 200  # characters
 SHORT: Final = 16  # tokens of those who stay
 _STAY: Final = Fault.parse("stay")
 
@@ -87,10 +90,10 @@ class Target:
         if model is not None:
             self._model = model
         elif self._profile.models and "{model}" in names_in(self._profile.json):
-            listed = json.loads(await self._get(self._profile.models))
+            page = await self._get(self._profile.models)
             try:
-                self._model = listed["data"][0]["id"]
-            except (LookupError, TypeError):
+                self._model = _text_in(page, "data.0.id")
+            except (LookupError, ValueError):
                 raise CannotTest(
                     f"{self._profile.models} lists no model: name one with --model"
                 ) from None
@@ -125,7 +128,7 @@ class Target:
         events = [event.data for event in seen.events if event.event == "message"]
         if not self._profile.text:
             return "".join(events)
-        return "".join(_text_in(data, self._profile.text) for data in events if data != "[DONE]")
+        return "".join(_piece_in(data, self._profile.text) for data in events if data != "[DONE]")
 
     async def count(self) -> Count:
         """Read its counters.
@@ -150,7 +153,7 @@ class Target:
         try:
             async with open_connection(url, timeout=self._timeout, tls=self._tls) as client:
                 await client.send_request("GET", path, headers=headers)
-                head, body = await client.read_head(), await client.read_body()
+                head, body = await client.read_head(), await _read_page(client)
         except (OSError, BadResponse) as error:
             raise CannotTest(f"{url} does not answer: {error}") from None
         if head.status != 200:
@@ -161,12 +164,37 @@ class Target:
         return f"<Target {self.url}>"
 
 
-def _text_in(data: str, path: str) -> str:
+async def _read_page(client: LeavingClient) -> bytes:
+    page = b""
+    while piece := await client.read_chunk():
+        page += piece
+        if len(page) > _PAGE_LIMIT:
+            raise BadResponse(f"it is longer than {_PAGE_LIMIT} bytes")
+    return page
+
+
+def _piece_in(data: str, path: str) -> str:
     try:
-        found = _inside(json.loads(data), path.split("."))
+        return _text_in(data, path)
     except (ValueError, LookupError):
         return ""  # an event without text: usage, a role
-    return found if isinstance(found, str) else ""
+
+
+def _text_in(data: str, path: str) -> str:
+    """Raise ValueError if it is no JSON, LookupError if there is no text."""
+    found = _inside(_parsed(data), path.split("."))
+    match found:
+        case str():
+            return found
+        case _:
+            raise LookupError(path)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _inside(value: object, path: Sequence[str]) -> object:
@@ -192,17 +220,21 @@ def _json_numbers(page: str) -> Mapping[str, float]:
             flat[path] = float(value)
 
     try:
-        walk(json.loads(page), "")
-    except ValueError as error:
-        raise CannotTest(f"its counters are no JSON: {error}") from None
+        walk(_parsed(page), "")
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise CannotTest(f"its counters are no JSON with numbers: {error}") from None
     return flat
 
 
 def _metrics(page: str) -> Mapping[str, float]:
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:  # engines and models are labels: all together count
-            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    try:
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples:  # engines and models are labels: all together count
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    except Exception as error:  # noqa: BLE001 - the parser says of nonsense whatever it stumbles over
+        said = f"{type(error).__name__}: {error}"[:_SHOWN]
+        raise CannotTest(f"its counters are no Prometheus text: {said!r}") from None
     return sums
 
 
@@ -212,4 +244,7 @@ def _sum(numbers: Mapping[str, float], names: Sequence[str], where: Counters) ->
         raise CannotTest(
             f"{where.path} does not tell {', '.join(missing)}; is this the right --target-profile?"
         )
-    return sum(numbers[name] for name in names)
+    total = sum(numbers[name] for name in names)
+    if not math.isfinite(total):
+        raise CannotTest(f"{where.path} tells no number of {', '.join(names)}: {total}")
+    return total

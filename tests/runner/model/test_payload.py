@@ -76,6 +76,19 @@ def test_a_number_that_is_none_is_refused(word) -> None:
     assert parse_body(f'"{word}"'.encode(), None) == word
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e999999", "1" * 400 + ".0"])
+def test_a_number_too_large_for_a_float_is_refused_and_not_infinite(number) -> None:
+    assert refusal(f'{{"a": [{number}]}}'.encode()) == (
+        f"Invalid JSON payload: the number {number[:20]} is too large for a float"
+    )
+
+
+def test_the_largest_and_the_smallest_float_are_numbers() -> None:
+    said = b"[1.7976931348623157e308, -1.7976931348623157e308, 5e-324, 1e-999]"
+
+    assert parse_body(said, None) == [sys.float_info.max, -sys.float_info.max, 5e-324, 0.0]
+
+
 def test_an_integer_has_as_many_digits_as_python_reads() -> None:
     most = sys.get_int_max_str_digits()
 

@@ -183,8 +183,8 @@ async def test_what_it_did_is_in_the_log_and_sigterm_ends_the_process(kind: str)
                 await client.read_body()
         log = await model.terminate()
 
-    assert log.count("failed in the model\nTraceback") == 1
-    assert log.count("failed after it was told to stop\nTraceback") == 1
+    assert log.count("failed in the model\n  Traceback") == 1
+    assert log.count("failed after it was told to stop\n  Traceback") == 1
     for error in ("ValueError: hostile", "ZeroDivisionError: hostile"):
         assert log.count(error) == 1
     assert ("the event loop was blocked for" in log) is (kind in ASYNC)
