@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import anyio
 from starlette.routing import BaseRoute, Route
@@ -57,6 +57,9 @@ class Service(Protocol):
 
     async def aclose(self) -> None:
         """Cut short what still runs, and let go of everything. Idempotent."""
+
+
+_MISTAKES: Final = (OSError, ValueError)
 
 
 class EngineService:
@@ -117,7 +120,10 @@ class EngineService:
                 if not self.runner.draining:
                     self.runner.admission.open()
         except Exception as error:
-            logger.exception("engine %s did not load", name)
+            # These two are what engines raise for a model that is not there, or is none: of these
+            # the message says more than a page of their own frames.
+            frames = not isinstance(error, _MISTAKES) or logger.isEnabledFor(logging.DEBUG)
+            logger.error("engine %s did not load: %s", name, error, exc_info=frames)  # noqa: TRY400
             self._failure = error
             self.runner.admission.close(f"engine {name} did not load")
         finally:

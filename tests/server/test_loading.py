@@ -50,6 +50,21 @@ async def test_requests_are_refused_until_the_engine_is_loaded(generate) -> None
         assert (await generate(app, max_tokens=1).run()).status == 200
 
 
+@pytest.mark.parametrize("mistake", [OSError("no such folder: /x"), ValueError("x is no model")])
+async def test_a_model_that_is_not_there_is_named_in_one_line(
+    mistake: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Slow(mistake)
+    async with Lifespan(app := create_app(Settings(), engine=engine)):
+        engine.go.set()
+        with pytest.raises(type(mistake)):
+            await app.service.wait_ready()
+
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage() == f"engine fake did not load: {mistake}"
+    assert not record.exc_info
+
+
 async def test_an_engine_that_does_not_load_says_so_and_stays_closed(
     generate, caplog: pytest.LogCaptureFixture
 ) -> None:
