@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -16,6 +17,7 @@ from streamkit import __version__
 from streamkit._core import Phase
 from streamkit.runner import Account, Runner, Served, Totals
 
+from ._connections import Connections
 from ._visit import Visit
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -29,11 +31,16 @@ Sample = tuple[tuple[str, ...], float]
 class Sources:
     """The books, read once for a whole scrape."""
 
-    __slots__ = ("blocked_for", "engine", "runner", "statistics", "totals", "visits")
+    __slots__ = ("blocked_for", "connections", "engine", "runner", "statistics", "totals", "visits")
 
     def __init__(
-        self, runner: Runner, blocked_for: float, visits: Mapping[tuple[str, int], int]
+        self,
+        runner: Runner,
+        blocked_for: float,
+        visits: Mapping[tuple[str, int], int],
+        connections: Connections | None,
     ) -> None:
+        self.connections = connections
         self.visits = visits
         self.runner = runner
         self.engine: Served = runner.served
@@ -61,6 +68,13 @@ def _engine(name: str) -> Callable[[Sources], Iterable[Sample]]:
     """Nothing at all for an engine that cannot tell: 0 would be a lie."""
     return lambda sources: (
         [((), getattr(sources.statistics, name))] if sources.statistics is not None else []
+    )
+
+
+def _connections(read: Callable[[Connections], float]) -> Callable[[Sources], Iterable[Sample]]:
+    """Nothing at all on another server than ours, which does not tell."""
+    return lambda sources: (
+        [((), read(sources.connections))] if sources.connections is not None else []
     )
 
 
@@ -150,6 +164,11 @@ FAMILIES: Final = (
     Family("streamkit_loop_blocked_seconds", "counter", (),
         "Seconds for which the event loop was blocked, so that no cancel could be noticed.",
         _one(lambda s: s.blocked_for)),
+    Family("streamkit_connections", "gauge", (), "Connections that are open.",
+        _connections(lambda c: len(c.open))),
+    Family("streamkit_connections_turned_away", "counter", (),
+        "Connections that were closed because as many as may be (max_connections) were open.",
+        _connections(lambda c: c.turned_away)),
     Family("streamkit_engine_slots", "gauge", (), "Sequences that the engine can run at once.",
         _engine("slots")),
     Family("streamkit_engine_running", "gauge", (), "Sequences in a slot.", _engine("running")),
@@ -194,14 +213,18 @@ class Metrics:
     """The metrics of one server, in a registry of their own.
 
     Counters are read from the books when they are asked for, and cost a request nothing.
+
+    Attributes:
+        connections: Those of the process, where it counts them.
     """
 
-    __slots__ = ("_timings", "_visits", "registry")
+    __slots__ = ("_timings", "_visits", "connections", "registry")
 
     def __init__(self, runner: Runner, blocked_for: Callable[[], float]) -> None:
         self.registry: CollectorRegistry = CollectorRegistry(auto_describe=False)
         self._visits: Counter[tuple[str, int]] = Counter()
-        self.registry.register(_Books(runner, blocked_for, self._visits))
+        self.connections: Connections | None = None
+        self.registry.register(_Books(partial(self._read, runner, blocked_for)))
         self._timings = [
             (
                 timing,
@@ -215,6 +238,9 @@ class Metrics:
             )
             for timing in TIMINGS
         ]
+
+    def _read(self, runner: Runner, blocked_for: Callable[[], float]) -> Sources:
+        return Sources(runner, blocked_for(), self._visits, self.connections)
 
     def visited(self, visit: Visit) -> None:
         """An exchange is over, and the books of its request are closed."""
@@ -237,20 +263,13 @@ class Metrics:
 class _Books(Collector):
     """Reads the books of this moment."""
 
-    __slots__ = ("_blocked_for", "_runner", "_visits")
+    __slots__ = ("_read",)
 
-    def __init__(
-        self,
-        runner: Runner,
-        blocked_for: Callable[[], float],
-        visits: Mapping[tuple[str, int], int],
-    ) -> None:
-        self._runner = runner
-        self._blocked_for = blocked_for
-        self._visits = visits
+    def __init__(self, read: Callable[[], Sources]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        sources = Sources(self._runner, self._blocked_for(), self._visits)
+        sources = self._read()
         for family in FAMILIES:
             make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
             metric = make(family.name, family.help, labels=family.labels)

@@ -23,6 +23,7 @@ from prometheus_client import disable_created_metrics
 
 from streamkit._core import hold
 
+from ._connections import Connections, NoFilesLeft, room_for
 from ._forks import disown_children
 from ._protocols import check_installed, protocol_class
 from ._pulse import Pulse
@@ -33,6 +34,9 @@ from .settings import Settings
 logger = logging.getLogger("streamkit.server")
 
 CLOSE_LIMIT: Final = 5  # seconds for connections to close once all requests have been answered
+ACCEPTED_AT_ONCE: Final = 16
+# connections in one turn of asyncio's loop; with 2,048 a flood kept others waiting for 1.2 s
+# (measured)
 LAST_LIMIT: Final = 2.0  # seconds for tasks and threads of the user's that nothing has ended yet
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # All but tab and line feed; then what breaks lines, or turns text around, in Unicode.
@@ -53,7 +57,10 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: Application, settings: Settings) -> None:
-        super().__init__(_config(app, settings))
+        room = Connections(room_for(settings.max_connections))
+        super().__init__(_config(app, settings, room))
+        self.server_state.connections = room.open
+        app.metrics.connections = room
         self.status: int = 0
         self._service = app.service
         self._runner = app.runner
@@ -65,6 +72,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; what is served may still be loading, and health says so."""
         await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)  # asyncio has set it to what it takes at once
         urls = [url_of(sock) for sock in sockets or ()]
         hold(lambda: self._announce(urls), name="announcing", limit=math.inf)
 
@@ -151,8 +160,8 @@ class Server(uvicorn.Server):
 
 def run(app: Application, settings: Settings, sock: socket.socket) -> int:
     """Serve until a signal ends it; return the exit status."""
-    server = Server(app, settings)
     set_up_logging(settings)
+    server = Server(app, settings)
     sys.stdout = sys.stderr  # what a model prints; standard output has the ready line alone
     if settings.operator_key is None and not is_loopback(sock):
         logger.warning(
@@ -197,6 +206,7 @@ def set_up_logging(settings: Settings) -> None:
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     uvicorn_log.addFilter(_is_news)
+    logging.getLogger("asyncio").addFilter(NoFilesLeft())
 
 
 class _OwnLine(logging.Formatter):
@@ -229,12 +239,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.msg != "ASGI callable returned without completing response."
 
 
-def _config(app: Application, settings: Settings) -> uvicorn.Config:
+def _config(app: Application, settings: Settings, room: Connections) -> uvicorn.Config:
     if settings.loop != "auto":
         check_installed("--loop", settings.loop)
     return uvicorn.Config(
         app,
-        http=protocol_class(settings.http, settings.read_timeout),
+        http=protocol_class(settings.http, settings.read_timeout, room),
         loop=settings.loop,
         # Not "websockets": it has no bound for a client that neither reads nor leaves (measured).
         ws="websockets-sansio",
@@ -249,6 +259,6 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         # A pipelined request would begin with the context of the one before it, and so would one
         # after a long body (python/cpython#140947): a model's variables are nobody else's.
         reset_contextvars=True,
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=CLOSE_LIMIT,
     )

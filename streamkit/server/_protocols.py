@@ -1,12 +1,13 @@
-"""uvicorn's HTTP protocols with what they lack: limits for a request's head, our errors."""
+"""uvicorn's HTTP protocols with what they lack: limits for connections and heads, our errors."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
-import uuid
 from typing import Any, Final
+
+from ._connections import Connections
+from ._raw_answer import raw_answer
 
 _IMPLEMENTATIONS: Final = {
     "h11": ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
@@ -20,21 +21,13 @@ WRITE_BUFFER: Final = 16_384
 # which stopped reading is not missed for
 
 _BOTH: Final = {b"content-length", b"transfer-encoding"}
-_ANSWER: Final = """\
-HTTP/1.1 {status}\r
-content-type: application/json\r
-content-length: {length}\r
-x-request-id: {request_id}\r
-connection: close\r
-\r
-{body}"""
 
 
 class NotInstalled(Exception):
     """A package that was asked for is missing; the message says how to get it."""
 
 
-def protocol_class(http: str, read_timeout: float) -> type[asyncio.Protocol]:
+def protocol_class(http: str, read_timeout: float, room: Connections) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol of that name (``auto``: the faster that there is), made patient.
 
     Raises:
@@ -46,7 +39,7 @@ def protocol_class(http: str, read_timeout: float) -> type[asyncio.Protocol]:
     module, name = _IMPLEMENTATIONS[http]
     base = getattr(importlib.import_module(module), name)
     ours = (_Patient, _TakesOneLength, base) if http == "h11" else (_Patient, base)
-    return type(name, ours, {"read_timeout": read_timeout})
+    return type(name, ours, {"read_timeout": read_timeout, "room": room})
 
 
 def check_installed(flag: str, package: str) -> None:
@@ -87,6 +80,7 @@ class _Patient:
     """
 
     read_timeout: float
+    room: Connections
     cycle: Any
     transport: asyncio.Transport
     _timer: asyncio.TimerHandle | None = None
@@ -94,6 +88,9 @@ class _Patient:
     _head = 0  # bytes of a head that is not complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:
+        if self.room.full:
+            self.room.turn_away(transport)
+            return
         super().connection_made(transport)  # type: ignore[misc]
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._wait_for_head()
@@ -152,11 +149,6 @@ class _Patient:
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()  # an answer now would be read as part of the one before
             return
-        error = {"message": message, "type": kind, "code": kind}
-        body = json.dumps({"error": error})
-        answer = _ANSWER.format(
-            status=status, length=len(body), request_id=uuid.uuid4().hex, body=body
-        )
         if not self.transport.is_closing():
-            self.transport.write(answer.encode())
+            self.transport.write(raw_answer(status, kind=kind, message=message))
             self.transport.close()

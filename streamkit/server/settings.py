@@ -109,6 +109,10 @@ class Settings(BaseModel):
         le=1_000_000,
         description="Requests that may wait beyond the slots of the engine or the model.",
     )
+    max_connections: Count = Field(
+        default=4096,
+        description="Connections that may be open; one more is answered 503 and closed.",
+    )
     max_wait: OptionalSeconds = Field(
         default=None,
         description="Seconds that a request may wait for a slot of a model; or off.",
