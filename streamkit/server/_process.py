@@ -25,6 +25,8 @@ from streamkit._core import hold
 
 from ._connections import Connections, NoFilesLeft, room_for
 from ._forks import disown_children
+from ._last_line import last_line
+from ._orphans import Orphans
 from ._protocols import check_installed, protocol_class
 from ._pulse import Pulse
 from ._sockets import BACKLOG, is_loopback, url_of
@@ -66,6 +68,7 @@ class Server(uvicorn.Server):
         self._runner = app.runner
         self._grace = settings.drain_grace
         self._signals = 0
+        self._orphans = Orphans()
         self._loop: asyncio.AbstractEventLoop
         self._pulse: Pulse
 
@@ -80,6 +83,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close what is open, and see to it that the process ends."""
         await super().shutdown(sockets)
+        logger.info("ended: %s", last_line(self._runner))
         # asyncio.run() waits for tasks that swallow their cancel, and Python for threads.
         last = threading.Timer(LAST_LIMIT, self._end_by_force)
         last.daemon = True
@@ -92,7 +96,7 @@ class Server(uvicorn.Server):
         self._pulse = Pulse(
             loop,
             patience=self._grace + CLOSE_LIMIT,
-            on_beat=self._keep_signals,
+            on_beat=self._beat,
             on_dead=self._end_blocked,
         )
         # Python's own handlers, not the loop's: those wait for a loop that may be blocked.
@@ -102,6 +106,7 @@ class Server(uvicorn.Server):
             yield
         finally:
             self._pulse.stop()
+            self._orphans.note()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -110,7 +115,7 @@ class Server(uvicorn.Server):
         self._signals += 1
         if self._signals > 2:
             name = signal.Signals(number).name
-            logger.error("%s once more: giving up on %r", name, self._runner)
+            logger.error("%s once more, giving up: %s", name, last_line(self._runner))
             _end(1)  # whatever it is that does not end, it shall not end this either
         self._pulse.expect_end()
         self._loop.call_soon_threadsafe(self._heard, number, self._signals)
@@ -123,6 +128,10 @@ class Server(uvicorn.Server):
         else:
             logger.warning("%s again: cancelling what is left", name)
             self._runner.cut_grace()
+
+    def _beat(self) -> None:
+        self._keep_signals()
+        self._orphans.note()
 
     def _keep_signals(self) -> None:
         """Some libraries take them, to end the process at once (Ray's driver does)."""

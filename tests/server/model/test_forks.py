@@ -2,6 +2,8 @@
 
 import socket
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,6 +45,32 @@ def test_a_worker_that_outlives_its_server_does_not_hold_the_port() -> None:
                 ours.listen()
         finally:
             subprocess.run(["kill", "-9", worker], check=True)
+
+
+def test_a_worker_ends_with_a_server_that_is_killed() -> None:
+    with serving(MODEL) as served:
+        predict(served, "keep")
+        until(lambda: len(children_of(served.process.pid)) == 2)  # it, and who watches
+        [worker] = [child for child in children_of(served.process.pid) if "python" in name(child)]
+        served.process.kill()
+        served.process.wait(LIMIT)
+
+        until(lambda: name(worker) == "")
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT  # noqa: TID251
+    while not true():
+        assert time.monotonic() < deadline  # noqa: TID251
+        time.sleep(0.05)  # noqa: TID251 - no event comes of other processes
+
+
+def name(process: str) -> str:
+    """Its command, if it is alive."""
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,comm=", "-p", process], capture_output=True, text=True, check=False
+    )
+    return "" if shown.stdout.startswith("Z") else shown.stdout
 
 
 def children_of(process: int) -> list[str]:

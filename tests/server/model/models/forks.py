@@ -1,6 +1,7 @@
 """A model with a worker process of its own."""
 
 import multiprocessing
+import os
 import threading
 
 
@@ -13,9 +14,13 @@ class Model:
         self.context = multiprocessing.get_context("fork")
 
     def predict(self, inputs: str) -> bool:
+        if inputs == "leave":  # behind multiprocessing's back, and nobody ends it
+            if os.fork() == 0:
+                work()
+            return True
         worker = self.context.Process(target=work, daemon=True)
         worker.start()
-        if inputs == "leave":  # nobody ends it
+        if inputs == "keep":
             return True
         worker.terminate()
         worker.join(5)
