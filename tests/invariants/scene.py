@@ -1,4 +1,4 @@
-"""One server over one engine on virtual time, the clients that come to it, and what is logged."""
+"""One server on virtual time, the clients that come to it, and what is logged."""
 
 from __future__ import annotations
 
@@ -7,28 +7,20 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
 
-from streamkit.engines import FakeEngine
 from streamkit.runner import Account
-from streamkit.server.app import create_app
+from streamkit.server.app import Application
 from streamkit.server.settings import Settings
 from streamkit.testing import Exchange, VirtualTimeLoop, wait_all_tasks_blocked
 
-STEP = 0.02  # seconds of one step of the engine
+STEP = 0.02  # seconds of one step of what is served
 DEADLINE = 1.0
 WRITE_STALL = 0.5
 LONG = 300.0  # virtual seconds; whatever was started has ended by then, or never will
-
-FORMS = {
-    "json": ("/generate", "application/json"),
-    "raw": ("/generate", "*/*"),
-    "events": ("/generate", "text/event-stream"),
-    "chat": ("/v1/chat/completions", "text/event-stream"),
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -37,8 +29,7 @@ class Guest:
 
     exchange: Exchange
     form: str
-    prompt: str
-    choices: int
+    asks: Any  # the question, by which its answer is known
     tokens: int  # that a whole answer has
     causes: set[str] = field(default_factory=set)
     ended: Account | None = None  # its books when they were first seen closed
@@ -48,20 +39,19 @@ class Guest:
 class Witness(logging.Handler):
     """What streamkit and asyncio log: access lines by request id, and errors."""
 
-    # An engine that lies or dies is an error in the log, and so are the requests that it broke:
-    # the books say which.
-    ENGINES = frozenset({"streamkit.engines", "streamkit.server"})
     BROKEN = "a stream broke off"
 
-    def __init__(self) -> None:
+    def __init__(self, told_elsewhere: frozenset[str]) -> None:
         super().__init__()
+        self.told_elsewhere = told_elsewhere  # what these say is an error, the books say as well
         self.visits: list[str] = []
         self.errors: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        record.exc_info = None  # pytest keeps records, and with the frames of one its request
         if record.name == "streamkit.access":
             self.visits.append(json.loads(record.getMessage())["id"])
-        elif record.levelno < logging.ERROR or record.name in self.ENGINES:
+        elif record.levelno < logging.ERROR or record.name in self.told_elsewhere:
             return
         elif record.getMessage() != self.BROKEN:
             self.errors.append(f"{record.name}: {record.getMessage()}")
@@ -70,23 +60,39 @@ class Witness(logging.Handler):
 class Scene:
     """Whoever acts on it acts within its loop; between two acts nothing happens."""
 
-    def __init__(self, engine: dict[str, Any], *, server: str) -> None:
+    TOLD_ELSEWHERE: ClassVar[frozenset[str]]
+
+    def __init__(self, *, server: str) -> None:
         self.loop = VirtualTimeLoop()
         self.server = server
-        self.engine = FakeEngine(step_ms=STEP * 1000, **engine)
-        self.witness = Witness()
+        self.witness = Witness(self.TOLD_ELSEWHERE)
         self.loggers = [logging.getLogger(name) for name in ("streamkit", "asyncio")]
         for logger in self.loggers:
             logger.addHandler(self.witness)
         self.level = self.loggers[0].level
         self.loggers[0].setLevel(logging.INFO)  # not the attribute: loggers remember
-        settings = Settings(
-            max_queued=4, request_timeout=DEADLINE, write_stall=WRITE_STALL, access_log="json"
-        )
-        self.app = create_app(settings, engine=self.engine)
+        self.app = self.make_app()
         self.runner = self.app.runner
         self.guests: dict[str, Guest] = {}
         self.drains: list[asyncio.Task[None]] = []
+
+    def make_app(self) -> Application:
+        raise NotImplementedError
+
+    @property
+    def broken(self) -> bool:
+        """What is served has died, and cuts everybody short."""
+        return False
+
+    @staticmethod
+    def settings(**more: Any) -> Settings:
+        return Settings(
+            max_queued=4,
+            request_timeout=DEADLINE,
+            write_stall=WRITE_STALL,
+            access_log="json",
+            **more,
+        )
 
     def run(self, act: Callable[[], Awaitable[None]]) -> None:
         """Let ``act`` happen; whatever else was due meanwhile happens as well."""
@@ -96,27 +102,27 @@ class Scene:
 
         self.loop.run_until_complete(acting())
 
-    async def arrive(self, form: str, prompt: str, tokens: int, choices: int, **client: Any) -> str:
-        name = f"g{len(self.guests)}"
-        path, accept = FORMS[form]
-        body: dict[str, Any] = {"max_tokens": tokens, "n": choices, "stream": form != "json"}
-        if form == "chat":
-            body |= {"model": "fake", "messages": [{"role": "user", "content": prompt}]}
-        else:
-            body["prompt"] = prompt
+    def next_name(self) -> str:
+        return f"g{len(self.guests)}"
+
+    def come(self, guest: Guest) -> str:
+        name = self.next_name()
+        self.guests[name] = guest
+        guest.task = self.loop.create_task(guest.exchange.run(), name=name)
+        return name
+
+    def ask(self, path: str, accept: str, body: Any, **client: Any) -> Exchange:
+        """A request in two pieces, by the next guest."""
         payload = json.dumps(body).encode()
-        exchange = Exchange(
+        headers = {"accept": accept, "content-type": "application/json"}
+        return Exchange(
             self.app,
             path=path,
             body=[payload[:5], payload[5:]],
-            headers={"x-request-id": name, "accept": accept, "content-type": "application/json"},
+            headers={"x-request-id": self.next_name(), **headers},
             server=self.server,
             **client,
         )
-        guest = Guest(exchange, form, prompt, choices, tokens * choices)
-        self.guests[name] = guest
-        guest.task = self.loop.create_task(exchange.run(), name=name)
-        return name
 
     def may_end(self, name: str, cause: str) -> None:
         """From now on this may cut it short, unless something has: the first cause wins."""
@@ -149,7 +155,7 @@ class Scene:
         await wait_all_tasks_blocked()
 
     def close(self) -> None:
-        self.run(self.runner.aclose)
+        self.run(self.app.service.aclose)
         for logger in self.loggers:
             logger.removeHandler(self.witness)
         self.loggers[0].setLevel(self.level)

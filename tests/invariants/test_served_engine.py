@@ -1,45 +1,30 @@
-"""Whatever clients, operators and the engine do in whatever order, the books are true.
-
-Hypothesis draws the orders, always the same ones; a failing one is printed as a test to run.
-More of them, and new ones: ``INVARIANTS=1000 make test ARGS=tests/invariants``.
-"""
+"""Whatever clients, operators and the engine do in whatever order, the books are true."""
 
 from __future__ import annotations
 
-import gc
-import os
-import threading
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import anyio
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, rule
+
+from streamkit._core import Phase
+from streamkit.engines import FakeEngine
+from streamkit.runner import Account
+from streamkit.server.app import Application, create_app
 
 from . import claims
-from .scene import FORMS, STEP, Scene
+from .claims import DUST, ENDED
+from .machine import EXAMPLES, PLANS, SERVERS, Plan, Served, guests, run_until_seen
+from .scene import STEP, Guest, Scene
 
-ROUNDS = 8  # at most, until what must be come across has been: mostly one
-EXAMPLES = int(os.environ.get("INVARIANTS", "0"))
-RUNS = settings(
-    derandomize=not EXAMPLES,
-    stateful_step_count=20,
-    database=None,
-    deadline=None,
-    print_blob=True,
-    # To make a failing run short takes minutes; to make it again takes its printed lines.
-    phases=[Phase.generate, *([Phase.shrink] if EXAMPLES > 1000 else [])],
-    suppress_health_check=list(HealthCheck),
-)
+BOUND = 1.0  # seconds: an engine that takes longer than this to obey is reported
+FORMS = {
+    "json": ("/generate", "application/json"),
+    "raw": ("/generate", "*/*"),
+    "events": ("/generate", "text/event-stream"),
+    "chat": ("/v1/chat/completions", "text/event-stream"),
+}
 
 # What the engine does with an abort, and what the runs must have come across, or they show nothing.
 REASONS = {
@@ -59,25 +44,39 @@ ENGINES: dict[str | None, set[str]] = {
     "block:0.001": {"requested"},  # so short a block is no broken word
 }
 KEPT = {None, "block:0.001"}
-SERVERS = ["uvicorn", "hypercorn", "granian", "standard"]
-# What clients have planned from the start, and the reason that this may give.
-Plan = tuple[dict[str, Any], str | None]
-PLANS: list[Plan] = [
-    *[({}, None)] * 4,
-    ({"leaves_before_body_ends": True}, "client_disconnect"),
-    ({"leaves_after_chunks": 2}, "client_disconnect"),
-    ({"leaves_after_seconds": 2.5 * STEP}, "client_disconnect"),
-    ({"stops_reading_after_chunks": 1}, "write_stalled"),
-]
-guests = Bundle("guests")
 
 
-class ServedEngine(RuleBasedStateMachine):
-    """The whole of a served engine, in memory, on virtual time."""
+class EngineScene(Scene):
+    # An engine that lies or dies is an error in the log, and so are the requests that it broke.
+    TOLD_ELSEWHERE = frozenset({"streamkit.engines", "streamkit.server"})
+
+    def __init__(self, engine: dict[str, Any], *, server: str) -> None:
+        self.engine = FakeEngine(step_ms=STEP * 1000, **engine)
+        super().__init__(server=server)
+
+    def make_app(self) -> Application:
+        return create_app(self.settings(), engine=self.engine)
+
+    @property
+    def broken(self) -> bool:
+        return self.engine.failure is not None
+
+    def arrive(self, form: str, prompt: str, tokens: int, choices: int, **client: Any) -> str:
+        path, accept = FORMS[form]
+        body: dict[str, Any] = {"max_tokens": tokens, "n": choices, "stream": form != "json"}
+        if form == "chat":
+            body |= {"model": "fake", "messages": [{"role": "user", "content": prompt}]}
+        else:
+            body["prompt"] = prompt
+        exchange = self.ask(path, accept, body, **client)
+        return self.come(Guest(exchange, form, (prompt, tokens * choices), tokens * choices))
+
+
+class ServedEngine(Served):
+    """The whole of a served engine."""
 
     lie: ClassVar[str | None]
-    seen: ClassVar[set[str]]  # reasons, their details and broken words, of all runs
-    scene: Scene
+    scene: EngineScene
 
     @initialize(
         kill=st.booleans(),
@@ -86,10 +85,8 @@ class ServedEngine(RuleBasedStateMachine):
         server=st.sampled_from(SERVERS),
     )
     def open(self, server: str, **engine: Any) -> None:
-        gc.collect()
-        gc.freeze()
-        self.threads = set(threading.enumerate())
-        self.scene = Scene({"lie": self.lie, **engine}, server=server)
+        self.begin()
+        self.scene = EngineScene({"lie": self.lie, **engine}, server=server)
 
     @rule(
         target=guests,
@@ -114,12 +111,8 @@ class ServedEngine(RuleBasedStateMachine):
         names: list[str] = []
 
         async def act() -> None:
-            names.append(await self.scene.arrive(form, "w " * words, tokens, n, **client))
-            if cause is not None:
-                self.scene.may_end(names[0], cause)
-            if self.scene.drains:
-                self.scene.may_end(names[0], "drain")
-            await self.scene.turns(turns)
+            names.append(self.scene.arrive(form, "w " * words, tokens, n, **client))
+            await self.arrived(names[0], cause, turns)
 
         self.scene.run(act)
         return names[0]
@@ -134,95 +127,64 @@ class ServedEngine(RuleBasedStateMachine):
         """Whoever has such an answer is cut short by something."""
         return self.arrive(form, 3, 300, 1, plan, turns)
 
-    @rule(name=guests, turns=st.integers(0, 4))
-    def leave(self, name: str, turns: int) -> None:
-        async def act() -> None:
-            self.scene.may_end(name, "client_disconnect")
-            self.scene.guests[name].exchange.leave()
-            await self.scene.turns(turns)
+    def check_always(self) -> None:
+        for name in self.scene.guests:
+            if (account := self.scene.runner.find(name)) is not None:
+                check_contained(self.scene, name, account)
+                check_aborts(self.scene, name, account)
+                if claims.is_over(account) and not account.given_up:
+                    check_ended(self.scene, name, account)
 
-        self.scene.run(act)
+    def check_answers(self) -> None:
+        texts: dict[Any, str] = {}
+        for guest in self.scene.guests.values():
+            if guest.form == "raw" and guest.exchange.status == 200:
+                check_text(guest, texts)
 
-    @rule(name=guests)
-    def stop_reading(self, name: str) -> None:
-        async def act() -> None:
-            self.scene.may_end(name, "write_stalled")
-            self.scene.guests[name].exchange.stop_reading()
+    async def check_idle(self) -> None:
+        if self.lie in KEPT:
+            claims.check_honest(self.scene)
 
-        self.scene.run(act)
 
-    @rule(name=guests)
-    def resume_reading(self, name: str) -> None:
-        async def act() -> None:
-            self.scene.guests[name].exchange.resume_reading()
+def check_aborts(scene: EngineScene, name: str, account: Account) -> None:
+    """The engine is told once; again only by the ladder, which says so."""
+    record = scene.engine.log.request(name)
+    if record is None or "report" in account.steps:  # given up: it is reminded, ever more rarely
+        return
+    in_ladder = account.phase not in ENDED and account.detected_after is not None
+    waits = in_ladder and account.age - account.detected_after >= BOUND - DUST
+    assert record.aborts <= 1 + ("again" in account.steps or waits), (name, account, record)
+    if account.phase is Phase.FINISHED:
+        assert record.aborts == 0, (name, record)
 
-        self.scene.run(act)
 
-    @rule(name=guests)
-    def cancel_by_api(self, name: str) -> None:
-        self.scene.run(lambda: self.scene.cancel_by_api(name))
+def check_contained(scene: EngineScene, name: str, account: Account) -> None:
+    """A slot that a liar keeps is known to be no slot for others."""
+    record = scene.engine.log.request(name)
+    if account.given_up and record is not None and record.ended_at is None and record.steps:
+        assert scene.engine.statistics().quarantined > 0, (account, record)
 
-    @rule(name=guests)
-    def server_cancels(self, name: str) -> None:
-        async def act() -> None:
-            self.scene.may_end(name, "drain")
-            self.scene.guests[name].exchange.cancel()
 
-        self.scene.run(act)
+def check_ended(scene: EngineScene, name: str, account: Account) -> None:
+    """What is claimed of its end is so."""
+    record = scene.engine.log.request(name)
+    if record is None:
+        assert account.produced == 0, account
+        return
+    assert record.ended_at is not None, f"{name}: closed, but the engine still holds it: {account}"
+    assert account.produced == record.tokens, (account, record)
+    if account.proved_after is not None and account.detected_after is not None:
+        proved_at = account.arrived_at + account.detected_after + account.proved_after
+        assert record.ended_at <= proved_at + DUST, f"{name}: proved before it was so: {account}"
+    if record.told_at is not None and record.ended_at - record.told_at > BOUND + 2 * STEP:
+        assert account.misbehaviour is not None, f"{name}: a lie went unseen: {account}"
 
-    @rule(count=st.integers(1, 10))
-    def turns(self, count: int) -> None:
-        self.scene.run(lambda: self.scene.turns(count))
 
-    @rule(steps=st.sampled_from([0.5, 1, 1, 2, 3.5, 10, 30, 150]))
-    def time_passes(self, steps: float) -> None:
-        self.scene.run(lambda: anyio.sleep(steps * STEP))
-
-    @rule(name=guests)
-    def one_ends(self, name: str) -> None:
-        """Or does not: it may wait for a reader, or be cut short by its deadline."""
-
-        async def act() -> None:
-            with anyio.move_on_after(1.0):
-                await self.scene.guests[name].exchange.wait_ended()
-
-        self.scene.run(act)
-
-    @rule(name=guests, grace=st.sampled_from([0, 0, 0.1, 2.0]))
-    def drain(self, name: str, grace: float) -> None:
-        """Only when somebody has come (``name``), for nobody is served afterwards."""
-        self.scene.run(lambda: self.scene.drain(grace))
-
-    @invariant()
-    def holds(self) -> None:
-        claims.check_always(self.scene)
-
-    def teardown(self) -> None:
-        scene = self.scene
-        try:
-            scene.run(scene.come_to_rest)
-            claims.check_always(scene)
-            claims.check_answers(scene)
-            scene.run(lambda: claims.check_idle(scene))
-            if self.lie in KEPT:
-                claims.check_honest(scene)
-            self.seen.update(str(ending.reason) for ending in scene.runner.statistics().ended)
-            self.seen.update(scene.engine.statistics().misbehaviours)
-            self.seen.update(self._told_apart())
-            scene.guests.clear()
-            scene.drains.clear()
-            if scene.engine.failure is None:  # its traceback holds who was served last
-                claims.check_forgotten()
-            assert set(threading.enumerate()) <= self.threads
-        finally:
-            scene.close()
-            gc.unfreeze()
-
-    def _told_apart(self) -> Iterator[str]:
-        for name, guest in self.scene.guests.items():
-            account = self.scene.runner.find(name)
-            if account is not None and guest.causes == {account.reason}:
-                yield f"{account.detail if account.reason == 'drain' else account.reason} alone"
+def check_text(guest: Guest, texts: dict[Any, str]) -> None:
+    """The same question has the same answer, whoever else is served: one begins as the other."""
+    text = guest.exchange.text
+    other = texts.setdefault(guest.asks, text)
+    assert text.startswith(other) or other.startswith(text), (text, other)
 
 
 @pytest.mark.blocks_the_loop  # one of the lies
@@ -233,10 +195,5 @@ def test_each_request_ends_once_is_aborted_once_and_the_books_balance(lie: str |
         seen: ClassVar[set[str]] = set()
 
     Liar.lie = lie
-    runs = settings(RUNS, max_examples=EXAMPLES or (40 if lie is None else 16))
 
-    for number in range(ROUNDS):
-        run_state_machine_as_test(Liar if EXAMPLES else seed(number)(Liar), settings=runs)
-        if not (missed := ENGINES[lie] - Liar.seen):
-            return
-    pytest.fail(f"no run came across {missed}")
+    run_until_seen(Liar, ENGINES[lie], 40 if lie is None else 16)
