@@ -17,8 +17,9 @@ _COMMANDS: Final = {
     "check": ("streamkit.server._check", "say how a model class will be cancelled"),
     "engines": ("streamkit.server._engines", "list the engines, and what a cancel does to each"),
     "demo": ("streamkit.server.demo", "watch clients leave, and the engine stop"),
-    # By name only: nothing imports the test kit, and this command is all of it that a user runs.
+    # By name only: nothing imports the test kit; these two are all of it that a user runs.
     "chaos": ("streamkit.testing.chaos", "drop clients on any streaming server, and judge it"),
+    "doctor": ("streamkit.testing.doctor", "say what a proxy does to streams, and what to set"),
 }
 _LIST: Final = "\n".join(f"  {name:8}{purpose}" for name, (_, purpose) in _COMMANDS.items())
 _EPILOG: Final = f"""commands:

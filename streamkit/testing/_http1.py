@@ -21,7 +21,7 @@ _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Status and headers (names in lower case) of a response."""
+    """Status and headers of a response: names in lower case, one that came twice as a list."""
 
     status: int
     headers: Mapping[str, str]
@@ -136,8 +136,11 @@ class ResponseReader:
                 raise BadResponse(f"expected the first line of a response, got {shown!r}")
             if not status.startswith("1"):  # 100 Continue and its like: the response is to come
                 break
-        fields = (line.partition(":") for line in lines)
-        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         self.head = Head(status=int(status[:3]), headers=headers)
         self._expect_body(self.head)
 

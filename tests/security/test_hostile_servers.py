@@ -109,6 +109,40 @@ def test_a_list_of_models_that_makes_no_sense_is_one_line_and_status_1(
     assert error.count("\n") == 1
 
 
+@pytest.mark.realtime
+@pytest.mark.parametrize("sent", COUNTERS.values(), ids=COUNTERS)
+def test_an_answer_that_makes_no_sense_to_the_doctor_is_one_line_and_status_1(
+    capsys: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    with hostile(lambda _path, _number: sent) as url:
+        status = cli.main(["doctor", url, "--timeout=0.5"])
+
+    out, error = capsys.readouterr()
+    assert (status, out) == (1, "")
+    assert error.startswith("streamkit doctor: ")
+    assert error.count("\n") == 1
+    assert len(error) < 400
+    assert_harmless(error)
+
+
+@pytest.mark.realtime
+def test_the_doctor_hands_on_no_header_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    head = "".join(
+        f"{name}: {kind} {EVIL}\r\n"
+        for name, kind in (("server", "nginx"), ("content-encoding", ""), ("x-request-id", ""))
+    )
+    body = b"data: x\n\ndata: y\n\n"
+    sent = f"HTTP/1.1 200 OK\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    with hostile(lambda _path, _number: sent) as url:
+        status = cli.main(["doctor", url, "--check=compression", "--timeout=0.5"])
+
+    out, error = capsys.readouterr()
+    assert status == 1
+    assert "nginx" in out
+    assert_harmless(out + error)
+
+
 LATER: dict[str, bytes] = {
     "a first line": f"HTTP/1.1 {EVIL}\r\n\r\n".encode(),
     "events": page(f"event: {EVIL}\nid: {EVIL}\ndata: {EVIL}\n\n".encode()),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import ipaddress
 import json
 import shlex
-import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, TextIO
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -22,10 +19,20 @@ from streamkit.server.demo._progress import Progress
 from streamkit.testing._faults import Fault, Seen
 
 from ._alone import Alone, Cell, Limits
+from ._arguments import (
+    Misuse,
+    add_server_options,
+    checked_url,
+    count,
+    headers_of,
+    profile_of,
+    seconds,
+    tls_of,
+)
 from ._crowd import Crowd
 from ._html import as_html
 from ._plan import Plan, make_plan
-from ._profiles import PROFILES, BadTemplate, Profile, load_template
+from ._profiles import BadTemplate
 from ._report import as_json, as_text
 from ._target import PROMPTS, CannotTest, Target
 from ._verdict import Results, is_good, judge
@@ -43,10 +50,6 @@ a fault is WAY[:NUMBER]@PHASE[:NUMBER], as in rst@event:3 (docs/reference/chaos.
 
 exit status: 0 the verdict is good, 1 it is not or could not be found, 2 wrong usage
 """
-
-
-class Misuse(Exception):
-    """The command line asks for what will not be done; the message says why."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -90,21 +93,15 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("url", metavar="URL", help="http://HOST:PORT, or with the path of the route that streams")
-    add("--target-profile", choices=PROFILES, help="what is asked, and where the counters are")
-    add("--request-template", type=Path, metavar="FILE", help="the same, for any other server")
-    add("--model", metavar="NAME", help="the model to ask for, if not the first that is listed")
-    add("--header", action="append", default=[], metavar="NAME:VALUE", help="sent along")
+    add_server_options(made)
     add("--fault", action="append", default=[], type=_fault, metavar="FAULT", help="only these")
-    add("--clients", type=_count, default=40, metavar="N", help="of the storm [40]")
-    add("--concurrency", type=_count, default=8, metavar="N", help="at a time [8]")
-    add("--duration", type=_seconds, default=60.0, metavar="S", help="the storm's, at most [60]")
-    add("--stop-within", type=_seconds, default=5.0, metavar="S", help="to be stopped in [5]")
-    add("--stay", type=_seconds, default=2.0, metavar="S", help="of who stops reading [2]")
-    add("--timeout", type=_seconds, default=30.0, metavar="S", help="of each wait [30]")
+    add("--clients", type=count, default=40, metavar="N", help="of the storm [40]")
+    add("--concurrency", type=count, default=8, metavar="N", help="at a time [8]")
+    add("--duration", type=seconds, default=60.0, metavar="S", help="the storm's, at most [60]")
+    add("--stop-within", type=seconds, default=5.0, metavar="S", help="to be stopped in [5]")
+    add("--stay", type=seconds, default=2.0, metavar="S", help="of who stops reading [2]")
     add("--seed", type=int, default=0, metavar="N", help="decides who does what [0]")
     add("--http2", action="store_true", help="it speaks HTTP/2 without TLS: its faults as well")
-    add("--insecure", action="store_true", help="believe any certificate")
-    add("--i-own-this-server", action="store_true", help="it is not on this machine, and mine")
     add("--json", type=Path, metavar="FILE", help="write all that was measured there")
     add("--html", type=Path, metavar="FILE", help="write a report with pictures there")
     return made
@@ -117,29 +114,21 @@ def prepare(given: argparse.Namespace) -> tuple[Target, Plan]:
         Misuse: It names another machine, or faults that this server was not said to have.
         BadTemplate: The request template cannot be used.
     """
-    url: str = given.url
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Misuse(f"{url!r} is not http://HOST:PORT or https://HOST:PORT")
-    if not given.i_own_this_server and not is_loopback(parts.hostname):
-        raise Misuse(
-            f"{parts.hostname} is not this machine. This drops connections and loads the server "
-            "it is pointed at; if it is yours, say --i-own-this-server"
-        )
-    if given.http2 and parts.scheme == "https":
+    scheme = checked_url(given.url, own=given.i_own_this_server)
+    if given.http2 and scheme == "https":
         raise Misuse("--http2 is without TLS here (prior knowledge): it needs an http URL")
-    over = [*(["h2"] if given.http2 else []), *(["tls"] if parts.scheme == "https" else [])]
+    over = [*(["h2"] if given.http2 else []), *(["tls"] if scheme == "https" else [])]
     for fault in given.fault:
         if fault.over and fault.over not in over:
             needs = {"h2": "--http2", "tls": "an https URL"}[fault.over]
             raise Misuse(f"{fault} needs {needs}")
     target = Target(
         given.url,
-        _profile(given),
+        profile_of(given),
         seed=given.seed,
         timeout=given.timeout,
-        headers=_headers(given.header),
-        tls=_tls(given),
+        headers=headers_of(given.header),
+        tls=tls_of(given),
     )
     plan = make_plan(given.seed, given.clients, given.concurrency, faults=given.fault, over=over)
     return target, plan
@@ -208,41 +197,6 @@ def _progress(plan: Plan, out: TextIO) -> Progress:
     return Progress(out, "dropping clients", planned, "done")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, without asking anybody."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _profile(given: argparse.Namespace) -> Profile:
-    if given.request_template and given.target_profile:
-        raise Misuse("give --target-profile or --request-template, not both")
-    if given.request_template:
-        return load_template(given.request_template)
-    return PROFILES[given.target_profile or "streamkit"]
-
-
-def _tls(given: argparse.Namespace) -> ssl.SSLContext | None:
-    if not given.insecure:
-        return None
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _headers(lines: Sequence[str]) -> Mapping[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise Misuse(f"--header takes NAME:VALUE, got {line!r}")
-        headers[name.strip().lower()] = value.strip()
-    return headers
-
-
 def _with_seed(arguments: Sequence[str], seed: int) -> list[str]:
     named = any(each == "--seed" or each.startswith("--seed=") for each in arguments)
     return [*arguments] if named else [*arguments, "--seed", str(seed)]
@@ -253,22 +207,6 @@ def _fault(text: str) -> Fault:
         return Fault.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 10000, got {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
-    return seconds
 
 
 def _fail(message: str, status: int) -> int:

@@ -51,9 +51,14 @@ class Count:
 
 
 class Target:
-    """One URL, asked as its profile says. Nothing else is ever contacted."""
+    """One URL, asked as its profile says. Nothing else is ever contacted.
 
-    __slots__ = ("_headers", "_model", "_origin", "_profile", "_seed", "_timeout", "_tls", "url")
+    Attributes:
+        url: Of the route that streams.
+        model: The one that is asked for, once it is open.
+    """
+
+    __slots__ = ("_headers", "_origin", "_profile", "_seed", "_timeout", "_tls", "model", "url")
 
     def __init__(
         self,
@@ -74,39 +79,53 @@ class Target:
         self._seed = seed
         self._timeout = timeout
         self._tls = tls
-        self._model = ""
+        self.model: str = ""
 
     @property
     def counts(self) -> bool:
         """Whether it tells what it does."""
         return self._profile.counters is not None
 
+    @property
+    def tells_events(self) -> bool:
+        """Whether its answers are server-sent events; otherwise the body is the text."""
+        return self._profile.text is not None
+
     async def open(self, model: str | None) -> None:
-        """Find out what is needed to ask.
+        """Find out what is needed to ask, and whether its counters are where they should be.
 
         Raises:
             CannotTest: It does not answer, or not what its profile says.
         """
+        await self.choose(model)
+        if self.counts:
+            await self.count()
+
+    async def choose(self, model: str | None) -> None:
+        """Ask for that model, or else for the first that it lists, if it wants a name at all.
+
+        Raises:
+            CannotTest: It does not answer, or lists none.
+        """
         if model is not None:
-            self._model = model
+            self.model = model
         elif self._profile.models and "{model}" in names_in(self._profile.json):
-            page = await self._get(self._profile.models)
+            page = await self.get(self._profile.models)
             try:
-                self._model = _text_in(page, "data.0.id")
+                self.model = _text_in(page, "data.0.id")
             except (LookupError, ValueError):
                 raise CannotTest(
                     f"{self._profile.models} lists no model: name one with --model"
                 ) from None
-        if self.counts:
-            await self.count()
 
-    def ask(self, prompt: int, tokens: int) -> Ask:
-        """The request for a prompt, by its number, and so many tokens."""
+    def ask(self, prompt: int | str, tokens: int) -> Ask:
+        """The request for a prompt, or for ours with that number, and so many tokens."""
+        text = PROMPTS[prompt % len(PROMPTS)] if isinstance(prompt, int) else prompt
         values: dict[str, str | int] = {
-            "prompt": PROMPTS[prompt % len(PROMPTS)],
+            "prompt": text,
             "max_tokens": tokens,
             "seed": self._seed,
-            "model": self._model,
+            "model": self.model,
         }
         return Ask(
             url=self.url,
@@ -139,7 +158,7 @@ class Target:
         where = self._profile.counters
         assert where is not None
         asked_at = now()
-        page = await self._get(where.path)
+        page = await self.get(where.path)
         numbers = _json_numbers(page) if page.lstrip()[:1] == "{" else _metrics(page)
         running = _sum(numbers, where.running, where)
         # A counter that nothing was counted with yet is often left out.
@@ -147,7 +166,12 @@ class Target:
         tokens = _sum(numbers, where.tokens, where) if told else None
         return Count(asked_at=asked_at, at=now(), running=running, tokens=tokens)
 
-    async def _get(self, path: str) -> str:
+    async def get(self, path: str) -> str:
+        """Read a page of the same server.
+
+        Raises:
+            CannotTest: It is not there.
+        """
         headers = {**self._headers, "accept": "*/*", "connection": "close"}
         url = f"{self._origin}{path}"
         try:
@@ -182,7 +206,7 @@ def _piece_in(data: str, path: str) -> str:
 
 def _text_in(data: str, path: str) -> str:
     """Raise ValueError if it is no JSON, LookupError if there is no text."""
-    found = _inside(_parsed(data), path.split("."))
+    found = _inside(parse_json(data), path.split("."))
     match found:
         case str():
             return found
@@ -190,7 +214,8 @@ def _text_in(data: str, path: str) -> str:
             raise LookupError(path)
 
 
-def _parsed(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """Read what a server under test sent, which may be anything; raises ValueError."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -220,7 +245,7 @@ def _json_numbers(page: str) -> Mapping[str, float]:
             flat[path] = float(value)
 
     try:
-        walk(_parsed(page), "")
+        walk(parse_json(page), "")
     except (ValueError, OverflowError, RecursionError) as error:
         raise CannotTest(f"its counters are no JSON with numbers: {error}") from None
     return flat
