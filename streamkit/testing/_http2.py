@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_format
 import ssl
 import time
@@ -79,7 +80,10 @@ class Http2Client:
         self._streams[stream.number] = stream
         self._h2.send_headers(stream.number, fields, end_stream=not body)
         if body:
-            self._h2.send_data(stream.number, body, end_stream=True)
+            most = self._h2.max_outbound_frame_size
+            for at in range(0, len(body), most):
+                last = at + most >= len(body)
+                self._h2.send_data(stream.number, body[at : at + most], end_stream=last)
         await self._end.send(self._h2.data_to_send()[:first_bytes])
         return stream
 
@@ -93,7 +97,8 @@ class Http2Client:
         await self._end.leave(how)
 
     async def _reset(self, number: int) -> None:
-        self._h2.reset_stream(number, import_module("h2.errors").ErrorCodes.CANCEL)
+        with contextlib.suppress(import_module("h2.exceptions").StreamClosedError):
+            self._h2.reset_stream(number, import_module("h2.errors").ErrorCodes.CANCEL)
         await self._flush()
 
     async def _wait(self, ready: Callable[[], bool], waiting_for: Callable[[], str]) -> None:
@@ -182,7 +187,10 @@ class Http2Stream(BodyReader):
         return self._chunks.popleft() if self._chunks else b""
 
     async def reset(self) -> None:
-        """Send RST_STREAM (CANCEL): this client goes, its connection and its other streams stay."""
+        """Send RST_STREAM (CANCEL): this client goes, its connection and its other streams stay.
+
+        A stream that has ended has nothing to be reset: then nothing is sent.
+        """
         self.left_at = time.monotonic()  # noqa: TID251 - compared with stamps of other processes
         await self._client._reset(self.number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from streamkit.testing.chaos._plan import make_plan
 from streamkit.testing.chaos._profiles import PROFILES
 from streamkit.testing.chaos._target import Count, Target
 from streamkit.testing.chaos._watch import rest
-from tests.server.serving import serving
+from tests.server.serving import run, serving
 
 realtime = pytest.mark.realtime
 QUICK = ("--clients", "8", "--concurrency", "4", "--stop-within", "1", "--stay", "0.3")
@@ -59,20 +60,59 @@ def test_streamkit_over_the_honest_engine_passes_and_the_same_seed_says_so_again
     assert "verdict: good" in capsys.readouterr().out
 
 
+RAN_ON = "rst@event:3 did not stop within 0.5 s"
+
+
 @realtime
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("lie", ["ignore_abort", "ack_and_run_on"])
-def test_an_engine_that_lies_about_its_aborts_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str
+@pytest.mark.parametrize(
+    ("lie", "check", "says"),
+    [
+        ("ignore_abort", "stops", RAN_ON),
+        ("ack_and_run_on", "stops", RAN_ON),
+        ("answer_late:0.9", "stops", RAN_ON),
+        ("crash", "keeps its word", "by its own count: crashed 1"),
+    ],
+)
+def test_an_engine_that_lies_about_its_aborts_is_found_and_the_verdict_names_the_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str, check: str, says: str
 ) -> None:
+    options = ("--fault=rst@event:3", "--seed=3", "--stop-within=0.5", "--clients=2")
     with serving(step_ms=5, lie=lie) as served:
-        status, report = chaos(served.url, tmp_path, "--fault=rst@event:3", "--seed=3")
+        status, report = chaos(served.url, tmp_path, *options)
 
     assert (status, report["verdict"]) == (1, "bad")
-    assert [cell["state"] for cell in report["cells"]] == ["ran on"]
-    assert report["cells"][0]["tokens"] > 100, "what it made for nobody is counted"
+    assert report["checks"][check]["word"] == "bad"
+    assert report["checks"][check]["detail"].startswith(says)
     out = capsys.readouterr().out
+    assert re.search(rf"{check} +BAD +{re.escape(says)}", out)
     assert re.search(r"again: +streamkit chaos http://\S+ .*--fault=rst@event:3 --seed=3", out)
+    if says == RAN_ON:
+        assert report["cells"][0]["tokens"] > 50, "what it made for nobody is counted"
+
+
+@realtime
+@pytest.mark.timeout(60)
+def test_a_run_that_fails_prints_the_command_that_fails_again_in_the_same_way(
+    tmp_path: Path,
+) -> None:
+    """Three times, over the real command line; the first was given no seed."""
+    file = tmp_path / "report.json"
+    seen: list[tuple[object, ...]] = []
+    with serving(step_ms=5, lie="never_answer") as served:
+        line = ["chaos", served.url, *QUICK, "--clients=2", "--fault=rst@event:3", f"--json={file}"]
+        for _ in range(3):
+            done = run(*line)
+            report = json.loads(file.read_text())
+            words = {name: check["word"] for name, check in report["checks"].items()}
+            seen.append((done.returncode, report["verdict"], report["plan"], words))
+            again = re.search(r"^again: +streamkit (chaos .* --seed 0)$", done.stdout, re.MULTILINE)
+            assert again, done
+            line = shlex.split(again[1])
+
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][:2] == (1, "bad")
+    assert re.search(r"keeps its word +BAD +by its own count: silent \d", done.stdout)
 
 
 @realtime

@@ -171,6 +171,7 @@ async def perform(
         storm=storm,
         burst=burst,
         running=tuple((count.at, count.running) for count in watch.counts) if watch else (),
+        wrong=watch.grown() if watch and target.tells_wrong else None,
         looks_failed=watch.failed if watch else 0,
     )
 

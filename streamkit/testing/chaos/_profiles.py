@@ -21,11 +21,14 @@ class Counters:
         path: Of a Prometheus page, or of a JSON object.
         running: Names to add up: of requests that run or wait. In JSON dots lead inwards.
         tokens: Names to add up: of tokens made since the start; may be empty.
+        wrong: Names of what must not grow: broken words, slots that were given up. All numbers
+            below a name count; may be empty.
     """
 
     path: str
     running: Sequence[str]
     tokens: Sequence[str] = ()
+    wrong: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
         json={"prompt": "{prompt}", "max_tokens": "{max_tokens}", "stream": True},
         headers={"accept": "text/event-stream"},
         text="",
-        counters=Counters(path="/v1/engine", running=("running", "queued"), tokens=("tokens",)),
+        counters=Counters(
+            path="/v1/engine",
+            running=("running", "queued"),
+            tokens=("tokens",),
+            wrong=("misbehaviours", "quarantined"),
+        ),
     ),
     "openai": Profile(
         path="/v1/chat/completions",
@@ -152,7 +160,7 @@ def _counters(said: object, where: str) -> Counters:
     missing = {"path", "running"} - set(given)
     if missing:
         raise BadTemplate(f"{where}: {' and '.join(sorted(missing))} missing")
-    for name in ("running", "tokens"):
+    for name in ("running", "tokens", "wrong"):
         if isinstance(given.get(name), str):
             given[name] = [given[name]]
     return Counters(**given)

@@ -81,6 +81,7 @@ def as_json(results: Results) -> dict[str, Any]:
             "rested_after": burst.stop.after if burst.stop else None,
         },
         "wasted_tokens": results.wasted,
+        "wrong": results.wrong,
         "looks_failed": results.looks_failed,
         "running": [[round(at - start, 3), running] for at, running in results.running],
     }

@@ -6,7 +6,7 @@ import json
 import math
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -42,12 +42,14 @@ class Count:
     Attributes:
         running: Requests that run or wait.
         tokens: Tokens since its start; None: it does not say.
+        wrong: What must not grow, by name.
     """
 
     asked_at: float
     at: float
     running: float
     tokens: float | None
+    wrong: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Target:
@@ -90,6 +92,11 @@ class Target:
     def tells_events(self) -> bool:
         """Whether its answers are server-sent events; otherwise the body is the text."""
         return self._profile.text is not None
+
+    @property
+    def tells_wrong(self) -> bool:
+        """Whether it tells what went wrong."""
+        return self._profile.counters is not None and bool(self._profile.counters.wrong)
 
     async def open(self, model: str | None) -> None:
         """Find out what is needed to ask, and whether its counters are where they should be.
@@ -164,7 +171,8 @@ class Target:
         # A counter that nothing was counted with yet is often left out.
         told = where.tokens and all(name in numbers for name in where.tokens)
         tokens = _sum(numbers, where.tokens, where) if told else None
-        return Count(asked_at=asked_at, at=now(), running=running, tokens=tokens)
+        wrong = {name: value for name, value in numbers.items() if _is_below(name, where.wrong)}
+        return Count(asked_at=asked_at, at=now(), running=running, tokens=tokens, wrong=wrong)
 
     async def get(self, path: str) -> str:
         """Read a page of the same server.
@@ -261,6 +269,10 @@ def _metrics(page: str) -> Mapping[str, float]:
         said = f"{type(error).__name__}: {error}"[:_SHOWN]
         raise CannotTest(f"its counters are no Prometheus text: {said!r}") from None
     return sums
+
+
+def _is_below(name: str, tops: Sequence[str]) -> bool:
+    return any(name == top or name.startswith(f"{top}.") for top in tops)
 
 
 def _sum(numbers: Mapping[str, float], names: Sequence[str], where: Counters) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -12,7 +12,7 @@ from ._crowd import Burst, Storm
 from ._plan import Plan
 
 Word: TypeAlias = Literal["good", "bad", "unknown"]
-_BAD_CELLS = frozenset({"ran on", "failed"})
+_BAD_CELLS = {"ran on": "did not stop", "failed": "was not answered"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class Results:
         ended_at: The same at the end.
         control: Whether a client that stays is seen running; None: the server has no counters.
         same: Whether the same prompt had the same answer twice.
+        wrong: What grew that must not, by name; None: the server says nothing of that.
         looks_failed: How often its counters could not be read.
     """
 
@@ -58,6 +59,7 @@ class Results:
     storm: Storm
     burst: Burst
     running: tuple[tuple[float, float], ...]
+    wrong: Mapping[str, float] | None
     looks_failed: int
 
     @property
@@ -72,6 +74,7 @@ def judge(results: Results) -> list[Check]:
     return [
         _stopped(results),
         *_control(results),
+        *_word(results),
         _survivors(results),
         *_rested(results),
         _burst(results.burst, results.control),
@@ -87,7 +90,7 @@ def is_good(checks: list[Check]) -> bool:
 def _stopped(results: Results) -> Check:
     cells, burst = results.cells, results.burst
     states = Counter(cell.state for cell in cells)
-    bad = [f"{cell.fault} {cell.state}" for cell in cells if cell.state in _BAD_CELLS]
+    bad = [f"{c.fault} {_BAD_CELLS[c.state]}" for c in cells if c.state in _BAD_CELLS]
     bound = f"within {results.limits.stop:g} s"
     if bad:
         return Check(name="stops", word="bad", detail=f"{_list(bad)} {bound}")
@@ -122,6 +125,17 @@ def _control(results: Results) -> Iterator[Check]:
     elif results.control is False:
         detail = f"no answer lasts {bound:g} s: lower --stop-within, or the counters do not show it"
         yield Check(name="visible", word="unknown", detail=detail)
+
+
+def _word(results: Results) -> Iterator[Check]:
+    if results.wrong is None:
+        return
+    if results.wrong:
+        named = {name.rpartition(".")[2]: value for name, value in results.wrong.items()}
+        detail = ", ".join(f"{name} {value:g}" for name, value in named.items())
+        yield Check(name="keeps its word", word="bad", detail=f"by its own count: {detail}")
+    else:
+        yield Check(name="keeps its word", word="good", detail="by its own count, always")
 
 
 def _survivors(results: Results) -> Check:

@@ -94,6 +94,14 @@ class Watch:
                 return None
             await self._news.wait()
 
+    def grown(self) -> dict[str, float]:
+        """What must not grow and did, between the first look and the last."""
+        if not self.counts:
+            return {}
+        first, last = self.counts[0].wrong, self.counts[-1].wrong
+        more = {name: value - first.get(name, 0) for name, value in last.items()}
+        return {name: value for name, value in more.items() if value > 0}
+
     def __repr__(self) -> str:
         return f"<Watch {len(self.counts)} looks, {self.failed} failed>"
 

@@ -1,0 +1,1 @@
+"""Faults of servers that others wrote, as `streamkit chaos` finds them from outside."""
