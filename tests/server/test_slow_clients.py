@@ -96,6 +96,7 @@ async def test_who_sends_a_byte_now_and_then_is_cut_off_when_the_time_is_over(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes TCP_USER_TIMEOUT")
+@pytest.mark.parametrize("served", ["h11"], indirect=True)  # the kernel knows no loops
 def test_who_reads_a_byte_now_and_then_is_cut_off_after_the_bound(served: Served) -> None:
     """The kernel offers no room for single bytes; what it holds of a whole answer goes as well."""
     with (
