@@ -110,7 +110,7 @@ class Settings(BaseModel):
         description="Requests that may wait beyond the slots of the engine or the model.",
     )
     max_connections: Count = Field(
-        default=4096,
+        default=16_384,
         description="Connections that may be open; one more is answered 503 and closed.",
     )
     max_wait: OptionalSeconds = Field(
