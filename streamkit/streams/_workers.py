@@ -83,6 +83,10 @@ class OneThread(_Worker):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread as soon as its job is done. Idempotent."""
         self._jobs.put(None)
 
 

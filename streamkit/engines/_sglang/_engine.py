@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import signal
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 import anyio
@@ -16,6 +17,7 @@ from streamkit.engines._async_engine import AsyncEngine
 from streamkit.engines._base import Capabilities, Chunk, EngineStatistics, Proof
 from streamkit.engines._job import Job
 from streamkit.engines._ladder import LadderLimits
+from streamkit.engines._lasting_thread import make_in_lasting_thread
 from streamkit.engines._optional import check_installed
 from streamkit.engines._request import GenerationRequest
 from streamkit.errors import BadPayload, RequestRefused
@@ -77,6 +79,7 @@ class SGLangEngine(AsyncEngine):
         self._engine: Any = None
         self._arguments: Mapping[str, Any] | None = None
         self._tokens = 0
+        self._let_go: Callable[[], object] = lambda: None  # of the thread that made it
         if isinstance(engine, Mapping):
             self._arguments = cast("Mapping[str, Any]", engine)
         else:
@@ -97,8 +100,9 @@ class SGLangEngine(AsyncEngine):
         """
         if self._engine is None:
             check_installed("sglang", engine=self.name, install=INSTALL)
-            make, arguments = _make, self._arguments
-            self._attach(await anyio.to_thread.run_sync(make, arguments, abandon_on_cancel=True))
+            make = partial(_make, self._arguments)
+            made, self._let_go = await make_in_lasting_thread(make)
+            self._attach(made)
         engine: Any = self._engine
         _begin(engine.tokenizer_manager)
 
@@ -166,6 +170,7 @@ class SGLangEngine(AsyncEngine):
         if self._arguments is not None and self._engine is not None:
             engine, self._engine = self._engine, None
             await anyio.to_thread.run_sync(engine.shutdown, abandon_on_cancel=True)
+        self._let_go()
 
     def _attach(self, engine: Any) -> None:
         self._engine = engine

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 import anyio
@@ -13,6 +14,7 @@ from streamkit.engines._async_engine import AsyncEngine
 from streamkit.engines._base import Capabilities, Chunk, Proof
 from streamkit.engines._job import Job
 from streamkit.engines._ladder import LadderLimits
+from streamkit.engines._lasting_thread import make_in_lasting_thread
 from streamkit.engines._optional import check_installed
 from streamkit.engines._request import GenerationRequest
 from streamkit.errors import BadPayload, EngineFailed, RequestRefused
@@ -79,6 +81,7 @@ class TensorRTLLMEngine(AsyncEngine):
         super().__init__(name, CAPABILITIES, limits)
         self._llm: Any = None
         self._arguments: Mapping[str, Any] | None = None
+        self._let_go: Callable[[], object] = lambda: None  # of the thread that made it
         if isinstance(engine, Mapping):
             self._arguments = cast("Mapping[str, Any]", engine)
         else:
@@ -99,7 +102,9 @@ class TensorRTLLMEngine(AsyncEngine):
         if self._llm is not None:
             return
         check_installed("tensorrt_llm", engine=self.name, install=INSTALL)
-        self._attach(await anyio.to_thread.run_sync(_make, self._arguments, abandon_on_cancel=True))
+        make = partial(_make, self._arguments)
+        llm, self._let_go = await make_in_lasting_thread(make)
+        self._attach(llm)
 
     @property
     def failure(self) -> BaseException | None:
@@ -146,6 +151,7 @@ class TensorRTLLMEngine(AsyncEngine):
         if self._arguments is not None and self._llm is not None:
             llm, self._llm = self._llm, None
             await anyio.to_thread.run_sync(llm.shutdown, abandon_on_cancel=True)
+        self._let_go()
 
     def _submit(self, job: Job) -> Any:
         params = sampling_params(job.request, job.max_tokens)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 import anyio
@@ -15,6 +16,7 @@ from streamkit.engines._async_engine import AsyncEngine
 from streamkit.engines._base import Capabilities, Chunk, EngineStatistics, Proof
 from streamkit.engines._job import Job
 from streamkit.engines._ladder import LadderLimits
+from streamkit.engines._lasting_thread import make_in_lasting_thread
 from streamkit.engines._optional import check_installed
 from streamkit.engines._request import GenerationRequest
 from streamkit.errors import RequestRefused
@@ -80,6 +82,7 @@ class VLLMEngine(AsyncEngine):
         self._defaults: Mapping[str, Any] = {}
         self._tokenizer: Any = None
         self._args: object = None
+        self._let_go: Callable[[], object] = lambda: None  # of the thread that made it
         if hasattr(engine, "generate"):
             self._attach(engine)
         else:
@@ -102,7 +105,7 @@ class VLLMEngine(AsyncEngine):
             check_installed("vllm", engine=self.name, install=INSTALL)
             before = set(multiprocessing.active_children())
             try:
-                llm = await anyio.to_thread.run_sync(_make, self._args, abandon_on_cancel=True)
+                llm, self._let_go = await make_in_lasting_thread(partial(_make, self._args))
             except anyio.get_cancelled_exc_class():
                 # Not terminate(): a core that is being made puts that off until it has been made.
                 for child in set(multiprocessing.active_children()) - before:
@@ -197,6 +200,7 @@ class VLLMEngine(AsyncEngine):
         if self._args is not None and self._llm is not None:
             llm, self._llm = self._llm, None
             await anyio.to_thread.run_sync(llm.shutdown, abandon_on_cancel=True)
+        self._let_go()
 
     @asynccontextmanager
     async def _in_our_words(self) -> AsyncGenerator[None]:

@@ -69,12 +69,15 @@ class ModelLoader:
         self._target = target
         self._environment = Environment(environment_file)
         self._offered: Offer = offer(target, self._environment, secrets_dir)
+        self._thread = OneThread()
 
     async def load(self) -> LoadedModel:
         """Load the model. Nothing of its code that may block runs on the event loop.
 
         Its module, its constructor and a sync ``load`` run on one thread, an async ``load`` here.
         One that raises is tried again after a second, ``NUM_LOAD_RETRIES_TRUSS`` times (once).
+        The thread stays until :meth:`close`: a process that asked to be killed with its parent, as
+        SGLang's do, is killed with the thread that started it (measured).
 
         Raises:
             ModelLoadFailed: Something of it raised (``__cause__``; ``describe_failure`` shows it
@@ -88,13 +91,19 @@ class ModelLoader:
         source = CancelSource()
         logger.info("loading %s", self._target)
         try:
-            with OneThread() as thread:
-                loaded = await self._load(Steps(str(self._target), source.token, thread))
+            loaded = await self._load(Steps(str(self._target), source.token, self._thread))
             source.finish()
+        except BaseException:
+            self.close()
+            raise
         finally:
             source.cancel(Reason.REQUESTED, "the load was given up")
         logger.info("loaded %s in %.3f s", self._target, now() - began)
         return loaded
+
+    def close(self) -> None:
+        """The model is used no more: end the thread that loaded it. Idempotent."""
+        self._thread.close()
 
     async def watch_environment(
         self, loaded: LoadedModel, *, every: float = POLL_ENVIRONMENT

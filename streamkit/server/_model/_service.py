@@ -49,6 +49,7 @@ class ModelService:
         self.runner: ModelRunner = ModelRunner(self._target.name, options_of(settings))
         self.pings: Pings = _pings_of(self._target.config)
         self._routes = ModelRoutes(self.runner, settings)
+        self._loader = ModelLoader(self._target)
         self._tending: anyio.CancelScope | None = None
         self._settled = anyio.Event()
         self._failure: Exception | None = None
@@ -77,17 +78,17 @@ class ModelService:
             self._tending.cancel()
         self._routes.close()
         await self.runner.aclose()
+        self._loader.close()
 
     async def _tend(self) -> None:
         """Load the model, and tell it whenever its environment has changed."""
-        loader = ModelLoader(self._target)
         with anyio.CancelScope() as self._tending:
-            if (loaded := await self._load(loader)) is not None:
-                await loader.watch_environment(loaded)
+            if (loaded := await self._load()) is not None:
+                await self._loader.watch_environment(loaded)
 
-    async def _load(self, loader: ModelLoader) -> LoadedModel | None:
+    async def _load(self) -> LoadedModel | None:
         try:
-            loaded = await loader.load()
+            loaded = await self._loader.load()
             self._routes.attach(loaded)
             self.runner.attach(loaded)
         except Exception as error:  # noqa: BLE001 - told by wait_ready()

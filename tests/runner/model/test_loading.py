@@ -10,6 +10,7 @@ import threading
 import tomllib
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
@@ -50,17 +51,21 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def loader(tmp_path: Path) -> Callable[[str], ModelLoader]:
-    def make(spec: str) -> ModelLoader:
-        target = find_target(spec)
-        enter(target)
-        return ModelLoader(
-            target,
-            secrets_dir=tmp_path / "secrets",
-            environment_file=tmp_path / "environment",
-        )
+def loader(tmp_path: Path) -> Iterator[Callable[[str], ModelLoader]]:
+    with ExitStack() as loaders:
 
-    return make
+        def make(spec: str) -> ModelLoader:
+            target = find_target(spec)
+            enter(target)
+            loader = ModelLoader(
+                target,
+                secrets_dir=tmp_path / "secrets",
+                environment_file=tmp_path / "environment",
+            )
+            loaders.callback(loader.close)
+            return loader
+
+        yield make
 
 
 @pytest.fixture

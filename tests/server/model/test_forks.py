@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.server.serving import LIMIT, Served, serving
 
 pytestmark = pytest.mark.realtime
 MODEL = str(Path(__file__).with_name("models") / "forks.py")
+MODEL_OF_A_PROCESS = Path(__file__).with_name("models") / "starts_a_process.py"
 
 
 def predict(served: Served, inputs: str) -> object:
@@ -56,6 +58,17 @@ def test_a_worker_ends_with_a_server_that_is_killed() -> None:
         served.process.wait(LIMIT)
 
         until(lambda: name(worker) == "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes PR_SET_PDEATHSIG")
+def test_a_process_that_ends_with_its_parent_does_not_end_with_the_load() -> None:
+    """To the kernel its parent is the thread that started it: SGLang's engine would be killed."""
+    with serving(str(MODEL_OF_A_PROCESS)) as served:
+        assert predict(served, "") is None
+        served.signal()
+        status, _ = served.wait()
+
+    assert status == 0
 
 
 def until(true: Callable[[], bool]) -> None:
