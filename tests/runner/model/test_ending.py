@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streamkit._core import CancelSource, held, now
+from streamkit._core import CancelSource, Reason, held, now
+from streamkit.engines import Proof
 from streamkit.errors import StreamCancelled
 from streamkit.runner._model import ModelRunner
 
@@ -139,10 +141,15 @@ async def test_a_stream_that_nobody_closes_ends_with_its_request(serve: Serve) -
 async def test_a_threads_stream_that_is_not_read_to_its_end_fails_once(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
+    closed = anyio.Event()
+
     class Model:
         def predict(self, inputs: Any) -> Iterator[str]:
-            while True:
-                yield "chunk"
+            try:
+                while True:
+                    yield "chunk"
+            finally:
+                anyio.from_thread.run_sync(closed.set)
 
     async def read(chunks: AsyncIterator[str]) -> None:
         await anext(chunks)
@@ -152,6 +159,8 @@ async def test_a_threads_stream_that_is_not_read_to_its_end_fails_once(
         call.admit()
         result: Any = await call.predict("in", None)
         await result.items.drive(read)
+        with anyio.fail_after(0.1):  # its reader has left it, and nobody waits for the request
+            await closed.wait()
         await call.complete()
     await runner.in_flight.wait_idle()
 
@@ -194,3 +203,18 @@ async def test_a_value_is_delivered_when_its_answer_is_complete(serve: Serve) ->
     account = runner.find("r")
     assert account is not None
     assert (account.produced, account.delivered, account.undelivered) == (1, 1, 0)
+    assert account.proof is Proof.JOINED
+
+
+async def test_whoever_was_cancelled_before_takes_no_place(serve: Serve) -> None:
+    class Model:
+        async def predict(self, inputs: Any) -> str:
+            return "value"
+
+    runner, source = serve(Model()), CancelSource()
+    source.cancel(Reason.REQUESTED)
+
+    with runner.accept(token=source.token) as call:
+        with pytest.raises(StreamCancelled):
+            call.admit()
+        assert (call.admitted, runner.admission.admitted) == (False, 0)

@@ -274,6 +274,34 @@ async def test_a_streaming_response_streams_whatever_it_holds(serve, ask, conten
     assert exchange.completed
 
 
+async def test_a_streaming_response_that_fails_before_its_first_chunk_has_that_status(
+    serve, ask
+) -> None:
+    async def fails() -> AsyncGenerator[str]:
+        raise ZeroDivisionError
+        yield
+
+    exchange = await ask(serve(Gives(lambda: StreamingResponse(fails())))).run()
+
+    assert exchange.status == 500
+
+
+async def test_a_response_that_sends_in_its_own_way_does_so(serve, ask) -> None:
+    class Prefixed(StreamingResponse):
+        async def stream_response(self, send) -> None:
+            self.body_iterator = prefixed(self.body_iterator)
+            await super().stream_response(send)
+
+    async def prefixed(chunks) -> AsyncGenerator[str]:
+        yield "prefix "
+        async for chunk in chunks:
+            yield chunk
+
+    exchange = await ask(serve(Gives(lambda: Prefixed(produce("a"))))).run()
+
+    assert exchange.text == "prefix a"
+
+
 async def test_cookies_of_a_streaming_response_are_all_sent(serve, ask) -> None:
     def make() -> StreamingResponse:
         response = StreamingResponse(produce("a"), media_type="text/plain")
