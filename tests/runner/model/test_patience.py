@@ -165,3 +165,25 @@ async def test_who_asked_has_the_time_of_its_cleanup_as_well(
     assert caplog.text == ""  # it was not given up
     assert account.phase == "cancelled"
     assert account.proved_after == pytest.approx(ASK_GRACE + 4.5)
+
+
+async def test_no_line_of_a_model_is_run_for_whoever_was_cancelled_before(serve: Serve) -> None:
+    begun: list[object] = []
+
+    class Model:
+        async def preprocess(self, inputs: Any) -> Any:
+            begun.append(inputs)
+            return inputs
+
+        async def predict(self, inputs: Any) -> str:
+            begun.append(inputs)
+            return "value"
+
+    runner, source = serve(Model()), CancelSource()
+    with runner.accept(token=source.token) as call:
+        call.admit()
+        source.cancel(Reason.REQUESTED)
+        with pytest.raises(StreamCancelled):
+            await call.predict("in", None)
+
+    assert begun == []
