@@ -20,7 +20,7 @@ LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
 
-.PHONY: bench known-faults help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage mutants lowest constraints format clean
+.PHONY: bench matrix soak known-faults help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage mutants lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -95,6 +95,12 @@ lowest: .venv-lowest.txt ## every test with the oldest dependencies that pyproje
 
 bench: $(READY) ## side by side with peers, half an hour; ARGS=--short takes five minutes
 	$(BIN)/python -m benchmarks --out docs/benchmarks $(ARGS)
+
+matrix: $(READY) ## every fault in every phase on every server, measured into docs/reference; ten minutes
+	$(BIN)/python -m benchmarks.matrix $(ARGS)
+
+soak: $(READY) ## 10,000 clients, half with a fault, at one server; ten minutes
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 known-faults: $(READY) ## whether `streamkit chaos` finds what LitServe does; makes its environment, 70 MB
 	$(BIN)/python -m benchmarks.known_faults

@@ -5,9 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 
 from benchmarks.environments import versions
+
+
+def installed(*names: str) -> dict[str, str]:
+    """The machine, and these packages as they are where this runs."""
+    own = versions("asgi")
+    about = {name: value for name, value in machine().items() if name not in own}
+    return {**about, **{name: metadata.version(name) for name in names}}
 
 
 def machine() -> dict[str, str]:

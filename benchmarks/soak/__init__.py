@@ -1,0 +1,1 @@
+"""Ten thousand clients, half with a fault: who stays gets every byte, and nothing is left."""
