@@ -166,9 +166,7 @@ def test_a_websocket_message_is_no_longer_than_a_body_however_small_it_was_packe
     file.write_text(SOCKET)
     with (
         serving(str(file), "--max-body-bytes", "100000") as model,
-        connect(
-            model.url.replace("http", "ws") + "/v1/websocket", compression="deflate", proxy=None
-        ) as client,
+        connect(model.url.replace("http", "ws") + "/v1/websocket", compression="deflate") as client,
     ):
         client.send("x" * 99_000)
         assert client.recv(timeout=LIMIT) == "99000"
