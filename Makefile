@@ -20,7 +20,7 @@ LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
 
-.PHONY: bench matrix soak known-faults help demo test test-openai-node test-engines suite canary fast servers budgets instructions lint types coverage mutants lowest constraints format clean
+.PHONY: bench matrix soak known-faults help demo test test-openai-node test-engines suite canary fast servers proxies proxies-page budgets instructions lint types coverage mutants lowest constraints format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,12 @@ fast: $(READY) ## every test on virtual time: no sockets, no real seconds
 
 servers: $(READY) ## every way to leave in every phase on every server; `make test` takes a third of it
 	E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+proxies: $(READY) ## streamkit doctor on nginx, haproxy and Caddy, those that are installed; three minutes
+	PROXIES=full $(BIN)/python -m pytest tests/proxies $(ARGS)
+
+proxies-page: $(READY) ## measure what those proxies do, and write it into docs/howto; half an hour
+	$(BIN)/python -m tests.proxies
 
 budgets: $(READY) ## write into tests/costs/budgets.toml what everything costs now, on this Python
 	COSTS=write $(BIN)/python -m pytest tests/costs $(ARGS)

@@ -125,6 +125,26 @@ def test_an_answer_that_makes_no_sense_to_the_doctor_is_one_line_and_status_1(
     assert_harmless(error)
 
 
+LIMITLESS = (
+    b'{"requests": [{"id": "x", "phase": "finished", "reason": null, "cancelled_in": null, '
+    b'"arrived_at": 1, "age": 1, "detected_after": null, "prompt_tokens": 1e999}]}'
+)
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("books", [b"[", b'{"requests": 5}', b'{"requests": [1]}', LIMITLESS])
+def test_books_that_make_no_sense_are_no_witness_to_the_doctor(
+    capsys: pytest.CaptureFixture[str], books: bytes
+) -> None:
+    def answer(path: str, _: int) -> bytes:
+        return page(books if path.startswith("/v1/") else b"data: x\n\ndata: y\n\n")
+
+    with hostile(answer) as url:
+        cli.main(["doctor", url, "--check=request", "--timeout=0.5"])
+
+    assert "witness  nobody" in capsys.readouterr().out
+
+
 @pytest.mark.realtime
 def test_the_doctor_hands_on_no_header_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     head = "".join(

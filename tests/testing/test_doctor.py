@@ -102,11 +102,13 @@ async def test_a_proxy_that_keeps_requests_whose_client_left_is_found(served: Se
 @realtime
 async def test_a_leave_that_comes_late_is_a_warning_and_says_how_late(served: Served) -> None:
     async with FaultProxy(served.url, "slow_close:delay=350,stream=upstream") as proxy:
-        report = await doctor(proxy.url, "--stop-within=2", *only("leave: one answer"))
+        late = await doctor(proxy.url, "--stop-within=2", *only("leave: one answer"))
+        too_late = await doctor(proxy.url, "--stop-within=0.2", *only("leave: one answer"))
 
-    finding = report["findings"]["leave: one answer"]
+    finding = late["findings"]["leave: one answer"]
     assert finding["state"] == "warning", finding
     assert 0.3 <= finding["figures"]["fin"][0]["after"] < 1.5
+    assert states(too_late) == {"leave: one answer": "fault"}
 
 
 @realtime
@@ -140,6 +142,7 @@ async def test_what_the_server_does_by_itself_is_not_blamed_on_the_proxy(served:
 
     assert wrong(report) == {"buffering", "leave: one answer"}, report["findings"]
     assert report["change"] == []
+    assert "the server itself" in report["findings"]["buffering"]["evidence"]
     assert "the server" in report["findings"]["leave: one answer"]["evidence"]
 
 

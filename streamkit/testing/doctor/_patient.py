@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from streamkit.testing._faults import Ask, Fault
 from streamkit.testing.chaos._target import CannotTest, Target, parse_json
 from streamkit.testing.chaos._watch import Watch
 
-from ._findings import shown
+from ._books import Books
+from ._endpoint import check_streams
 from ._hear import Heard, hear
-from ._witness import Books, Counters, Left, Witness
+from ._witness import Counters, Left, Witness
 
 SHORT: Final = 16  # tokens
 _LONGER: Final = 64
@@ -24,18 +25,6 @@ _LEAST_SILENCE: Final = 0.05  # seconds that more words of a prompt must cost to
 _MORE_WORDS: Final = (50, 2_000)
 _MOST_WORDS: Final = 2_000  # of a prompt whose only use is that it takes long; money elsewhere
 _MOST_WORDS_FAKE: Final = 100_000  # 200 kB; below every proxy's limit for a body
-_LOGIN: Final = "send its key along: --header 'authorization: Bearer …'"
-_ADVICE: Final = {
-    401: _LOGIN,
-    403: _LOGIN,
-    404: "give the path of the route that streams, and its --target-profile",
-    405: "the route does not take this method; is this the right --target-profile?",
-    413: "the proxy takes no body of that size",
-    422: "is this the right --target-profile? --request-template says what any other server takes",
-    502: "the proxy does not reach what is behind it",
-    503: "the server is not ready, or the proxy does not reach it",
-    504: "the proxy does not reach what is behind it",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,44 +191,3 @@ async def _is_fake(target: Target) -> bool:
         return cast("dict[str, object]", said).get("name") == "fake"
     except (CannotTest, ValueError, AttributeError):
         return False
-
-
-def unary(ask: Ask) -> Ask | None:
-    """The same question for one answer in one piece; None: it is not known how to ask for that."""
-    asked = ask.json
-    body = cast("dict[str, object]", asked) if isinstance(asked, dict) else {}
-    if "stream" not in body:
-        return None
-    body = {name: value for name, value in body.items() if name != "stream_options"}
-    headers = {name: value for name, value in ask.headers.items() if name != "accept"}
-    return replace(ask, json={**body, "stream": False}, headers=headers)
-
-
-def check_streams(target: Target, heard: Heard) -> None:
-    """Say in one line why this is no streaming endpoint; nothing if it is one.
-
-    Raises:
-        CannotTest: It is none.
-    """
-    if heard.head is None:
-        error = heard.error or "no answer"
-        advice = ""
-        if "certificate" in error.lower():
-            advice = "; --insecure believes any certificate"
-        elif "ssl" in error.lower():
-            advice = "; does it speak TLS at that port?"
-        raise CannotTest(f"{target.url} does not answer: {error}{advice}")
-    status = heard.head.status
-    if status != 200:
-        advice = _ADVICE.get(status, "is this the right --target-profile?")
-        if 300 <= status < 400:
-            advice = f"it points to {shown(heard.header('location')) or 'nowhere'}: name that"
-        raise CannotTest(f"{target.url} answered {status}: {advice}")
-    if heard.error or not heard.complete:
-        raise CannotTest(f"{target.url} did not finish a short answer: {heard.fault}")
-    kind = shown(heard.header("content-type") or "none")
-    if target.tells_events and not heard.events:
-        raise CannotTest(
-            f"{target.url} does not stream: no server-sent event came (content-type: {kind}); "
-            "is this the right route and --target-profile?"
-        )

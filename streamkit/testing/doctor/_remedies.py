@@ -8,6 +8,11 @@ from typing import Final
 from ._findings import Finding
 from ._identity import Proxy
 
+_LONGER: Final[Mapping[str, Sequence[str]]] = {
+    "nginx": ("proxy_read_timeout 1h;",),
+    "haproxy": ("timeout server 1h",),
+    "caddy": ("no read_timeout and no response_header_timeout in transport http",),
+}
 REMEDIES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "buffering": {
         "nginx": (
@@ -30,7 +35,7 @@ REMEDIES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
             "proxy_buffering off;        # what is not buffered is flushed by gzip, too",
         ),
         "haproxy": ("compression type …          # without text/event-stream",),
-        "caddy": ("encode gzip { match { header Content-Type text/html* } }   # no event streams",),
+        "caddy": ("match header Content-Type application/json*   # in encode: no event streams",),
     },
     "leave": {
         "nginx": (
@@ -40,21 +45,10 @@ REMEDIES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "haproxy": ("option abortonclose         # in defaults: the backend alone is not enough",),
         "caddy": ("no flush_interval -1 in reverse_proxy: it keeps requests whose client left",),
     },
-    "idle": {
-        "nginx": ("proxy_read_timeout 1h;",),
-        "haproxy": ("timeout server 1h", "timeout client 1h"),
-        "caddy": (
-            "transport http { read_timeout 0 }             # in reverse_proxy; 0: no limit",
-            "transport http { response_header_timeout 0 }",
-        ),
-    },
+    "idle": _LONGER,
     "heartbeat": {
-        "nginx": ("proxy_read_timeout 1h;", "or a heartbeat of the server that is shorter"),
-        "haproxy": ("timeout server 1h", "or a heartbeat of the server that is shorter"),
-        "caddy": (
-            "transport http { read_timeout 0 }             # in reverse_proxy; 0: no limit",
-            "or a heartbeat of the server that is shorter",
-        ),
+        kind: (*lines, "or a heartbeat of the server that is shorter")
+        for kind, lines in _LONGER.items()
     },
     "request id": {
         "nginx": ("proxy_set_header X-Request-ID $http_x_request_id;",),

@@ -8,10 +8,10 @@ from typing import Final
 from streamkit.testing._faults import Seen
 from streamkit.testing.chaos._target import Target
 
+from ._books import Books, Entry
 from ._findings import Finding, shown
 from ._hear import Heard, hear
 from ._patient import SHORT, Patient
-from ._witness import Books, Entry
 
 _NAME: Final = "request"
 _BEYOND_ASCII: Final = 1  # the prompt with that number

@@ -6,9 +6,10 @@ from typing import Final
 
 from streamkit.testing._faults import Ask
 
+from ._endpoint import unary
 from ._findings import Finding
 from ._hear import Heard, hear
-from ._patient import Patient, unary
+from ._patient import Patient
 
 _ENOUGH: Final = 0.8  # of the silence that was asked for
 _WITH_IT: Final = 0.02  # seconds before the first event: a heartbeat that was held back for it
