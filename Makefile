@@ -53,7 +53,7 @@ fast: $(READY) ## every test on virtual time: no sockets, no real seconds
 servers: $(READY) ## every way to leave in every phase on every server; `make test` takes a third of it
 	E2E=full $(BIN)/python -m pytest tests/e2e $(ARGS)
 
-proxies: $(READY) ## streamkit doctor on nginx, haproxy and Caddy, those that are installed; three minutes
+proxies: $(READY) ## streamkit doctor on nginx, haproxy and Caddy, those that are installed; four minutes
 	PROXIES=full $(BIN)/python -m pytest tests/proxies $(ARGS)
 
 proxies-page: $(READY) ## measure what those proxies do, and write it into docs/howto; half an hour

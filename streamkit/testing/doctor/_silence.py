@@ -7,7 +7,7 @@ from typing import Final
 from streamkit.testing._faults import Ask
 
 from ._endpoint import unary
-from ._findings import Finding
+from ._findings import Finding, span
 from ._hear import Heard, hear
 from ._patient import Patient
 
@@ -44,9 +44,9 @@ async def heartbeats(patient: Patient) -> Finding:
     name, seconds = "heartbeats", patient.limits.idle
     silent = await patient.silent(seconds)
     if silent is None or silent[1] < seconds * _ENOUGH:
-        had = f"{silent[1]:.1f} s" if silent else "any time"
+        had = f", only for {span(silent[1])}" if silent else ""
         evidence = (
-            f"no prompt keeps this server silent for {seconds:g} s ({had}); to see it, put "
+            f"no prompt keeps this server silent for {seconds:g} s{had}; to see it, put "
             "`streamkit serve --engine-option prefill_tokens_per_step=1` behind the proxy"
         )
         return Finding(name=name, state="unknown", evidence=evidence)
