@@ -1,11 +1,10 @@
 """SIGTERM while clients come, stay, and leave in every way and phase: all stops are proved.
 
-``DRAINS=20`` does it with so many other crowds.
+``SURVIVE=full`` does it with fifteen crowds.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections import Counter
@@ -16,7 +15,7 @@ import pytest
 
 from streamkit.testing import Ask, Seen, draw_faults, visit
 
-from .serving import Served, access_lines, serving
+from .serving import FULL, Served, access_lines, serving
 
 pytestmark = pytest.mark.realtime
 
@@ -93,7 +92,7 @@ def check_nobody_was_misled(seen: list[Seen]) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("DRAINS", "1"))))
+@pytest.mark.parametrize("seed", range(15 if FULL else 1))
 async def test_sigterm_in_the_middle_of_chaos_ends_within_the_grace_and_proves_every_stop(
     seed: int,
 ) -> None:

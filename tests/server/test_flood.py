@@ -18,7 +18,7 @@ import anyio
 import httpx
 import pytest
 
-from .serving import LIMIT, Served, serving
+from .serving import FULL, LIMIT, Served, serving
 
 pytestmark = [
     pytest.mark.realtime,
@@ -29,14 +29,15 @@ ROOM = 20
 SPARE = 64  # that are told why they are sent away, at once
 TAKEN = 64  # that have just come
 LOOPS = {"h11": "asyncio", "httptools": "uvloop"}
+BOTH = list(LOOPS)
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=BOTH if FULL else ["h11"])  # asyncio needs our help, uvloop does not
 def flags(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return f"--http={request.param}", f"--loop={LOOPS[request.param]}"
 
 
-@pytest.fixture(scope="module", params=LOOPS)
+@pytest.fixture(scope="module", params=BOTH if FULL else ["httptools"])
 def small(request: pytest.FixtureRequest) -> Iterator[Served]:
     """A server with little room, that many tests share."""
     parser = f"--http={request.param}", f"--loop={LOOPS[request.param]}"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
-from .serving import LIMIT, Served, serving
+from .serving import FULL, LIMIT, Served, serving
 
 pytestmark = pytest.mark.realtime
 
@@ -29,7 +29,7 @@ HANDSHAKE = (
 )
 
 
-@pytest.fixture(scope="module", params=LOOPS)
+@pytest.fixture(scope="module", params=LOOPS if FULL else ["httptools"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     parser = f"--http={request.param}", f"--loop={LOOPS[request.param]}"
     limits = f"--read-timeout={READ_TIMEOUT}", f"--loss-bound={BOUND}"
@@ -96,7 +96,6 @@ async def test_who_sends_a_byte_now_and_then_is_cut_off_when_the_time_is_over(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes TCP_USER_TIMEOUT")
-@pytest.mark.parametrize("served", ["h11"], indirect=True)  # the kernel knows no loops
 def test_who_reads_a_byte_now_and_then_is_cut_off_after_the_bound(served: Served) -> None:
     """The kernel offers no room for single bytes; what it holds of a whole answer goes as well."""
     with (
