@@ -36,8 +36,8 @@ demo: $(READY) ## watch a client leave and the engine stop
 
 test: $(if $(ARGS),,canary) suite ## the trio canary and every test, or what ARGS says
 
-suite: $(READY) ## every test; all of them by three workers, for many wait for servers
-	$(BIN)/python -m pytest $(or $(ARGS),-n 3 --dist worksteal)
+suite: $(READY) ## every test; all of them by four workers, for many wait for servers
+	$(BIN)/python -m pytest $(or $(ARGS),-n 4 --dist worksteal)
 
 test-openai-node: $(READY) ## OpenAI's Node client leaves in each of its ways; needs node and npm
 	@if ! { node --version && npm --version; } >/dev/null 2>&1; then echo "node or npm is not installed, left out"; \

@@ -5,6 +5,7 @@ Which event loop a test gets (virtual time, unless it is marked ``realtime``) is
 """
 
 import asyncio
+import gc
 import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,17 @@ from blockbuster import BlockBuster
 from streamkit.streams._workers import close_idle_threads
 
 THREAD_GRACE = 1.0  # seconds; a thread that was told to end may need a moment on a busy machine
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded until now, every test itself included, is never garbage: do not look there.
+
+    A collection takes half a second of a worker's time otherwise, and tests ask for many.
+    """
+    import hypothesis  # noqa: F401, PLC0415 - its plugin does so at the end, and warns of the freeze
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Served(RuleBasedStateMachine):
 
     def begin(self) -> None:
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # for good: to look through all that a worker has loaded takes half a second
         self.threads = set(threading.enumerate())
 
     async def arrived(self, name: str, cause: str | None, turns: int) -> None:
@@ -160,7 +160,6 @@ class Served(RuleBasedStateMachine):
             self.check_threads()
         finally:
             scene.close()
-            gc.unfreeze()
 
     def check_answers(self) -> None:
         """What else the clients hold in their hands."""

@@ -46,7 +46,7 @@ class Cell:
         seen: What the client saw; None: skipped.
         after: Seconds from its leaving, or the end of its connection, to the server at rest.
         noticed: Of one who stays badly: whether the server was at rest before it was gone.
-        tokens: Made after it had gone, at most.
+        tokens: Made after it had gone, at most; of one that was not seen to end, until then.
         note: What else there is to say.
     """
 
@@ -127,7 +127,7 @@ class Alone:
                 state="ran on",
                 seen=seen,
                 after=rest.after if rest else None,
-                tokens=rest.tokens if rest else None,
+                tokens=rest.tokens if rest else self._watch.made(gone_at),
                 note=note,
             )
         note = "nothing was asked for" if fault.phase in NO_REQUEST else ""

@@ -94,6 +94,11 @@ class Watch:
                 return None
             await self._news.wait()
 
+    def made(self, since: float) -> float | None:
+        """Tokens that were made after an instant, up to the last look; None: it does not say."""
+        before = [count for count in self.counts if count.asked_at < since]
+        return _made(before[-1], self.counts[-1]) if before else None
+
     def grown(self) -> dict[str, float]:
         """What must not grow and did, between the first look and the last."""
         if not self.counts:
@@ -119,6 +124,11 @@ def rest(counts: Iterable[Count], base: float, since: float) -> Stop | None:
             idle = count
     if idle is None:
         return None
-    told = before is not None and None not in {before.tokens, idle.tokens}
-    tokens = (idle.tokens or 0) - (before.tokens or 0) if before and told else None
+    tokens = None if before is None else _made(before, idle)
     return Stop(after=max(0.0, idle.at - since), tokens=tokens)
+
+
+def _made(before: Count, after: Count) -> float | None:
+    if before.tokens is None or after.tokens is None:
+        return None
+    return after.tokens - before.tokens
