@@ -15,6 +15,7 @@ from benchmarks.soak.judge import Evidence, judge, slope
 from benchmarks.soak.served import Sample
 
 SHORT = ("--minutes=0.01", "--step-ms=1", "--stay=0.2", "--slope=20000")
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 @pytest.mark.realtime
@@ -130,3 +131,11 @@ def test_a_run_that_would_be_too_long_or_empty_is_refused(arguments: list[str]) 
         main(arguments)
 
     assert ended.value.code == 2
+
+
+def test_the_page_says_what_its_json_says() -> None:
+    report = json.loads((DOCS / page.RESULTS).read_text())
+
+    assert page.generated(report) in (DOCS / page.PAGE).read_text()
+    assert report["clients"] >= 10_000
+    assert all(check["good"] for check in report["checks"])
