@@ -157,7 +157,8 @@ class Settings(BaseModel):
         ge=3,  # as the middleware has it
         le=3600,
         allow_inf_nan=False,
-        description="Seconds after which a client is gone that vanished, or that reads nothing.",
+        description="Seconds, at least 3, after which a client is gone that vanished, or that "
+        "reads nothing.",
     )
     write_stall: OptionalSeconds = Field(
         default=None,

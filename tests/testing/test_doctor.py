@@ -293,6 +293,22 @@ async def test_what_is_no_streaming_endpoint_is_one_line_and_status_1(
 
 
 @realtime
+async def test_one_piece_where_a_template_promises_text_is_no_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "template.json"
+    template.write_text(json.dumps({"path": "/plain", "json": {"prompt": "{prompt}"}}))
+    async with serve_app(APP) as url:
+        arguments = ["doctor", url, f"--request-template={template}"]
+        status = await anyio.to_thread.run_sync(cli.main, arguments)
+
+    assert status == 1
+    assert "does not stream: it sent one piece of application/json, 16 bytes" in (
+        capsys.readouterr().err
+    )
+
+
+@realtime
 async def test_trouble_below_http_is_one_line_and_says_what_helps(
     capsys: pytest.CaptureFixture[str], certificate: tuple[Path, Path]
 ) -> None:
@@ -302,7 +318,9 @@ async def test_trouble_below_http_is_one_line_and_says_what_helps(
         assert error.count("\n") == 1, error
         return error
 
-    assert "does not answer: ConnectionRefusedError" in await fails("http://127.0.0.1:9")
+    assert "does not answer: the connection was refused; is it running" in await fails(
+        "http://127.0.0.1:9"
+    )
     async with serve_app(APP) as url:
         assert "does it speak TLS at that port?" in await fails(url.replace("http:", "https:"))
     async with serve_app(APP, certificate=certificate) as url:
@@ -317,6 +335,8 @@ async def test_trouble_below_http_is_one_line_and_says_what_helps(
         (["http://127.0.0.1", "--backend=http://192.0.2.1"], "say --i-own-this-server"),
         (["127.0.0.1:80"], "is not http://HOST:PORT"),
         (["http://127.0.0.1", "--request-template=/nowhere"], "cannot read /nowhere"),
+        (["http://127.0.0.1:99999"], "'http://127.0.0.1:99999' is not http://HOST:PORT"),
+        (["http://127.0.0.1", "--backend=http://127.0.0.1:x"], "is not http://HOST:PORT"),
     ],
 )
 def test_a_command_line_that_will_not_be_followed_is_one_line_and_status_2(

@@ -63,6 +63,9 @@ def offer(target: Target, environment: Environment, secrets_dir: Path) -> Offer:
     }
 
 
+_ASGI: Final = ["scope", "receive", "send"]
+
+
 def construct(make: object, offered: Offer) -> object:
     """Call a class with those of the offered keywords that it takes.
 
@@ -75,6 +78,12 @@ def construct(make: object, offered: Offer) -> object:
         parameters = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):  # a class that is not written in Python
         return make()
+    if not inspect.isclass(make) and [each.name for each in parameters] == _ASGI:
+        kind = type(make).__name__
+        raise ModelDefinitionError(
+            f"this is an ASGI app ({kind}) and no model class: run it as it is, as in "
+            "`uvicorn package.module:app`; streamkit's middleware goes into it"
+        )
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         wanted = set(offered)
     else:

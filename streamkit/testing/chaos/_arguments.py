@@ -7,7 +7,7 @@ import ipaddress
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ._profiles import PROFILES, Profile, load_template
 
@@ -35,7 +35,7 @@ def checked_url(url: str, *, own: bool) -> str:
         Misuse: It is none, or names another machine, and nobody said that it is theirs.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts):
         raise Misuse(f"{url!r} is not http://HOST:PORT or https://HOST:PORT")
     if not own and not is_loopback(parts.hostname):
         raise Misuse(
@@ -43,6 +43,13 @@ def checked_url(url: str, *, own: bool) -> str:
             "it is pointed at; if it is yours, say --i-own-this-server"
         )
     return parts.scheme
+
+
+def _has_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # no number, or none that a port has
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ _LOGIN: Final = "send its key along: --header 'authorization: Bearer …'"
 _ADVICE: Final = {
     401: _LOGIN,
     403: _LOGIN,
-    404: "give the path of the route that streams, and its --target-profile",
+    404: "give the path of the route that streams, and its --target-profile or --request-template",
     405: "the route does not take this method; is this the right --target-profile?",
     413: "the proxy takes no body of that size",
     422: "is this the right --target-profile? --request-template says what any other server takes",
@@ -46,9 +46,17 @@ def check_streams(target: Target, heard: Heard) -> None:
             f"{target.url} does not stream: no server-sent event came (content-type: {kind}); "
             "is this the right route and --target-profile?"
         )
+    kind = heard.header("content-type") or ""
+    if not target.tells_events and heard.header("content-length") and "json" in kind:
+        raise CannotTest(
+            f"{target.url} does not stream: it sent one piece of {shown(kind)}, {len(heard.body)} "
+            "bytes with their length in front; name a route that streams"
+        )
 
 
 def _below_http(error: str) -> str:
+    if "refused" in error.lower():
+        return "the connection was refused; is it running, and at that port?"
     if "certificate" in error.lower():
         return f"{error}; --insecure believes any certificate"
     return f"{error}; does it speak TLS at that port?" if "ssl" in error.lower() else error

@@ -52,12 +52,18 @@ def as_text(report: Report) -> Iterator[str]:
     changes = list(what_to_change(report.findings, report.proxy))
     if changes:
         yield ""
-        yield "what to change"
+        yield "what to change" + _whose_doing(report)
     for name, kind, lines in changes:
         yield f"  {name}, in {kind}:"
         yield from (f"      {line}" for line in lines)
     yield ""
     yield f"{'all well' if is_well(report.findings) else 'not well'}, in {report.seconds:.0f} s"
+
+
+def _whose_doing(report: Report) -> str:
+    if report.proxy.kind or report.backend:
+        return ""
+    return ", if there is a proxy; without one it is the server's doing (--backend URL tells)"
 
 
 def as_json(report: Report) -> dict[str, Any]:

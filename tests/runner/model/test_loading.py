@@ -705,6 +705,12 @@ async def test_what_is_no_class_is_told(load: Load) -> None:
     assert str(error) == "5 is no class: it cannot be called to make a model"
 
 
+async def test_an_asgi_app_is_told_where_it_belongs(load: Load) -> None:
+    error = await failure(load, "from fastapi import FastAPI\nModel = FastAPI()")
+
+    assert "this is an ASGI app (FastAPI) and no model class: run it as it is" in str(error)
+
+
 async def test_a_function_can_make_the_model(load: Load) -> None:
     model = await load(
         """
