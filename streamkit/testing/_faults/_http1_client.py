@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 
 from streamkit._core import now
 from streamkit.testing._clients import LeavingClient
-from streamkit.testing._http1 import BadResponse
 from streamkit.testing._sockets import RECEIVE_SIZE, Leave
 
 from ._seen import Ask, Seen
+from ._staying import Stay, read_while
 
 SLOW_READS: Final = 10  # in each second
 _PHASES_IN_THE_REQUEST: Final = frozenset({"connecting", "headers", "body"})
-
-Stay: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Client:
@@ -129,23 +127,13 @@ class Client:
 
     async def _read_while(self, stay: Stay, slowly: int = 0) -> None:
         """Read until ``stay`` returns or the answer ends; so many bytes at a time, if slowly."""
-        failed: list[Exception] = []
 
         async def read() -> None:
-            try:
-                while await self._read(slowly or RECEIVE_SIZE):
-                    if slowly:
-                        await anyio.sleep(1 / SLOW_READS)
-            except (OSError, BadResponse) as error:
-                failed.append(error)
-            tasks.cancel_scope.cancel()
+            while await self._read(slowly or RECEIVE_SIZE):
+                if slowly:
+                    await anyio.sleep(1 / SLOW_READS)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read)
-            await stay()
-            tasks.cancel_scope.cancel()
-        if failed:
-            raise failed[0]
+        await read_while(stay, read)
 
     def __repr__(self) -> str:
         return f"<Client {self._connection!r}>"

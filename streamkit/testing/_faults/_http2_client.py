@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 
 from streamkit._core import now
-from streamkit.testing._http1 import BadResponse
 from streamkit.testing._http2 import Http2Client, Http2Stream
 from streamkit.testing._sockets import Leave
 
 from ._seen import Ask, Seen
+from ._staying import Stay, read_while
 
 HTTP1_ONLY: Final = frozenset({"pipeline", "code_point", "last_byte"})
 # A second stream is no pipelining, and frames come whole: a client sees no part of what is in one.
 
 _HEAD_PART: Final = 12  # bytes: a frame's own head, and a little of what is in it
 _CLOSES: Final = {"h2_goaway": Leave.FIN, "stay": Leave.FIN, "storm": Leave.RST}
-
-Stay: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class StreamClient:
@@ -109,23 +107,13 @@ class StreamClient:
 
     async def _read_while(self, stay: Stay, rate: float | None = None) -> None:
         """Read until ``stay`` returns or the answer ends; so many bytes a second, if given."""
-        failed: list[Exception] = []
 
         async def read() -> None:
-            try:
-                while self._stream is not None and (size := await self._read(self._stream)):
-                    if rate:
-                        await anyio.sleep(size / rate)
-            except (OSError, BadResponse) as error:
-                failed.append(error)
-            tasks.cancel_scope.cancel()
+            while self._stream is not None and (size := await self._read(self._stream)):
+                if rate:
+                    await anyio.sleep(size / rate)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read)
-            await stay()
-            tasks.cancel_scope.cancel()
-        if failed:
-            raise failed[0]
+        await read_while(stay, read)
 
     def __repr__(self) -> str:
         return f"<StreamClient {self._connection!r}>"
