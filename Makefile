@@ -19,6 +19,8 @@ ENGINES_READY := $(ENGINES_VENV)/.ready
 LINTED := find $(wildcard streamkit examples) -name '*.py'
 
 NODE_TESTS := tests/openai_node
+# The tests start a hundred servers, and pytest rewrites each test: compiled once, not in each process.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: bench matrix soak known-faults help demo test test-openai-node test-engines suite canary fast servers proxies proxies-page budgets instructions lint types coverage mutants lowest constraints format clean
 
