@@ -641,6 +641,9 @@ class Transport:
     def is_closing(self) -> bool:
         return self.closing
 
+    def is_reading(self) -> bool:
+        return False
+
     def abort(self) -> None:
         self.aborted = True
 
