@@ -162,6 +162,7 @@ def test_where_nothing_can_be_seen_the_verdict_is_not_good(tmp_path: Path) -> No
         (["http://192.0.2.1:80"], "say --i-own-this-server"),
         (["ftp://127.0.0.1"], "'ftp://127.0.0.1' is not http://HOST:PORT"),
         (["127.0.0.1:80"], "is not http://HOST:PORT"),
+        (["prox", "127.0.0.1:0", "127.0.0.1:80"], "did you mean `streamkit chaos proxy`?"),
         (["http://127.0.0.1:99999"], "'http://127.0.0.1:99999' is not http://HOST:PORT"),
         (["http://127.0.0.1", "--fault=h2_reset"], "h2_reset@event:3 needs --http2"),
         (["http://127.0.0.1", "--fault=tls_cut"], "tls_cut@event:3 needs an https URL"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final, TextIO
 
 import anyio
@@ -18,6 +16,7 @@ from ._plain import Manner
 from ._plan import DEFAULT, FEWEST, MOST, Scene, Visit, make_plan
 from ._progress import Progress
 from ._report import report
+from ._report_file import CannotWrite, report_file, write_report
 from ._results import Results, Run, planned, problems
 from ._servers import CannotStart, Server, plain, running, serve
 from ._sides import NAMES, on_plain, on_streamkit
@@ -54,9 +53,9 @@ def run(arguments: Sequence[str]) -> int:
     if given.json is None:
         return status
     try:
-        given.json.write_text(json.dumps(asdict(results), indent=2) + "\n")
-    except OSError as error:
-        return _fail(f"cannot write {given.json}: {error.strerror or error}")
+        write_report(given.json, asdict(results))
+    except CannotWrite as error:
+        return _fail(str(error))
     return status
 
 
@@ -85,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, metavar="N", help="decides who comes when and leaves how [0]"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything that was measured there"
+        "--json", type=report_file, metavar="FILE", help="write everything that was measured there"
     )
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from ._profiles import PROFILES, Profile, load_template
+from ._target import Target
 
 
 class Misuse(Exception):
@@ -28,12 +29,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--i-own-this-server", action="store_true", help="it is not on this machine, and mine")
 
 
-def checked_url(url: str, *, own: bool) -> str:
-    """The scheme of the server's URL.
-
-    Raises:
-        Misuse: It is none, or names another machine, and nobody said that it is theirs.
-    """
+def _check_url(url: str, *, own: bool) -> None:
+    """Raise Misuse for what is no URL, or another machine's that nobody said is theirs."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts):
         raise Misuse(f"{url!r} is not http://HOST:PORT or https://HOST:PORT")
@@ -42,7 +39,6 @@ def checked_url(url: str, *, own: bool) -> str:
             f"{parts.hostname} is not this machine. This drops connections and loads the server "
             "it is pointed at; if it is yours, say --i-own-this-server"
         )
-    return parts.scheme
 
 
 def _has_port(parts: SplitResult) -> bool:
@@ -60,7 +56,25 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def profile_of(given: argparse.Namespace) -> Profile:
+def targets_of(
+    given: argparse.Namespace, urls: Sequence[str], *, seed: int = 0
+) -> Sequence[Target]:
+    """Each URL as a server that is asked as the options say.
+
+    Raises:
+        Misuse: One is no URL, or another machine's; or the options contradict each other.
+        BadTemplate: The request template cannot be used.
+    """
+    for url in urls:
+        _check_url(url, own=given.i_own_this_server)
+    profile, headers, tls = _profile_of(given), _headers_of(given.header), _tls_of(given)
+    return [
+        Target(url, profile, seed=seed, timeout=given.timeout, headers=headers, tls=tls)
+        for url in urls
+    ]
+
+
+def _profile_of(given: argparse.Namespace) -> Profile:
     """What kind of server the options name.
 
     Raises:
@@ -74,7 +88,7 @@ def profile_of(given: argparse.Namespace) -> Profile:
     return PROFILES[given.target_profile or "streamkit"]
 
 
-def tls_of(given: argparse.Namespace) -> ssl.SSLContext | None:
+def _tls_of(given: argparse.Namespace) -> ssl.SSLContext | None:
     """What to believe of certificates; None: what this machine believes."""
     if not given.insecure:
         return None
@@ -84,7 +98,7 @@ def tls_of(given: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
-def headers_of(lines: Sequence[str]) -> Mapping[str, str]:
+def _headers_of(lines: Sequence[str]) -> Mapping[str, str]:
     """The headers that are sent along; raises Misuse for what is none."""
     headers: dict[str, str] = {}
     for line in lines:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from difflib import get_close_matches
 from typing import Final, TextIO
 
 import anyio
 
 from streamkit._core import now
 from streamkit.server.demo._progress import Progress
+from streamkit.server.demo._report_file import CannotWrite, report_file, write_report
 from streamkit.testing._faults import Fault, Seen
 
 from ._alone import Alone, Cell, Limits
 from ._arguments import (
     Misuse,
     add_server_options,
-    checked_url,
     count,
-    headers_of,
-    profile_of,
     seconds,
-    tls_of,
+    targets_of,
 )
 from ._crowd import Crowd
 from ._html import as_html
@@ -57,6 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "proxy":
         status: int = importlib.import_module("streamkit.testing._proxy").main(arguments[1:])
         return status
+    if arguments and get_close_matches(arguments[0], ["proxy"]):
+        return _fail(f"{arguments[0]!r} is no URL; did you mean `streamkit chaos proxy`?", 2)
     given = parser().parse_args(arguments)
     try:
         target, plan = prepare(given)
@@ -70,14 +69,19 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail(f"interrupted; again: {again}", 1)
+    return _conclude(results, given)
+
+
+def _conclude(results: Results, given: argparse.Namespace) -> int:
+    """Print and write what came of it; return the exit status that it deserves."""
     sys.stdout.writelines(f"{line}\n" for line in as_text(results))
     try:
         if given.json:
-            given.json.write_text(json.dumps(as_json(results), indent=2) + "\n")
+            write_report(given.json, as_json(results))
         if given.html:
-            given.html.write_text(as_html(results))
-    except OSError as error:
-        return _fail(f"cannot write {error.filename}: {error.strerror}", 1)
+            write_report(given.html, as_html(results))
+    except CannotWrite as error:
+        return _fail(str(error), 1)
     return 0 if is_good(judge(results)) else 1
 
 
@@ -102,8 +106,8 @@ def parser() -> argparse.ArgumentParser:
     add("--stay", type=seconds, default=2.0, metavar="S", help="of who stops reading [2]")
     add("--seed", type=int, default=0, metavar="N", help="decides who does what [0]")
     add("--http2", action="store_true", help="it speaks HTTP/2 without TLS: its faults as well")
-    add("--json", type=Path, metavar="FILE", help="write all that was measured there")
-    add("--html", type=Path, metavar="FILE", help="write a report with pictures there")
+    add("--json", type=report_file, metavar="FILE", help="write all that was measured there")
+    add("--html", type=report_file, metavar="FILE", help="write a report with pictures there")
     return made
 
 
@@ -114,22 +118,15 @@ def prepare(given: argparse.Namespace) -> tuple[Target, Plan]:
         Misuse: It names another machine, or faults that this server was not said to have.
         BadTemplate: The request template cannot be used.
     """
-    scheme = checked_url(given.url, own=given.i_own_this_server)
-    if given.http2 and scheme == "https":
+    [target] = targets_of(given, [given.url], seed=given.seed)
+    encrypted = given.url.lower().startswith("https:")
+    if given.http2 and encrypted:
         raise Misuse("--http2 is without TLS here (prior knowledge): it needs an http URL")
-    over = [*(["h2"] if given.http2 else []), *(["tls"] if scheme == "https" else [])]
+    over = [*(["h2"] if given.http2 else []), *(["tls"] if encrypted else [])]
     for fault in given.fault:
         if fault.over and fault.over not in over:
             needs = {"h2": "--http2", "tls": "an https URL"}[fault.over]
             raise Misuse(f"{fault} needs {needs}")
-    target = Target(
-        given.url,
-        profile_of(given),
-        seed=given.seed,
-        timeout=given.timeout,
-        headers=headers_of(given.header),
-        tls=tls_of(given),
-    )
     plan = make_plan(given.seed, given.clients, given.concurrency, faults=given.fault, over=over)
     return target, plan
 

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import anyio
 
 from streamkit._core import now
 from streamkit.server.demo._progress import Progress
+from streamkit.server.demo._report_file import CannotWrite, report_file, write_report
 from streamkit.testing.chaos._arguments import (
     Misuse,
     add_server_options,
-    checked_url,
     count,
-    headers_of,
-    profile_of,
     seconds,
-    tls_of,
+    targets_of,
 )
 from streamkit.testing.chaos._profiles import BadTemplate
-from streamkit.testing.chaos._target import CannotTest, Target
+from streamkit.testing.chaos._target import CannotTest
 
 from . import _leaves, _request, _silence, _streams
 from ._findings import Finding, is_well
@@ -76,9 +72,9 @@ def run(arguments: Sequence[str]) -> int:
     sys.stdout.writelines(f"{line}\n" for line in as_text(report))
     if given.json:
         try:
-            given.json.write_text(json.dumps(as_json(report), indent=2) + "\n")
-        except OSError as error:
-            return _fail(f"cannot write {error.filename}: {error.strerror}", 1)
+            write_report(given.json, as_json(report))
+        except CannotWrite as error:
+            return _fail(str(error), 1)
     return 0 if is_well(report.findings) else 1
 
 
@@ -103,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repeat", type=count, default=3, metavar="N", help="times that each is tried [3]")
     add("--max-tokens", type=_tokens, default=8_192, metavar="N", help="of an answer [8192]")
     add("--check", action="append", default=[], choices=CHECKS, help="only these")
-    add("--json", type=Path, metavar="FILE", help="write all that was measured there")
+    add("--json", type=report_file, metavar="FILE", help="write all that was measured there")
     return made
 
 
@@ -114,16 +110,8 @@ def prepare(given: argparse.Namespace) -> Patient:
         Misuse: It names another machine, or is no URL.
         BadTemplate: The request template cannot be used.
     """
-    profile = profile_of(given)
-
-    def target(url: str) -> Target:
-        checked_url(url, own=given.i_own_this_server)
-        headers = headers_of(given.header)
-        tls = tls_of(given)
-        return Target(url, profile, seed=0, timeout=given.timeout, headers=headers, tls=tls)
-
-    through = target(given.url)
-    direct = target(given.backend) if given.backend else None
+    urls = [given.url, *([given.backend] if given.backend else [])]
+    through, *behind = targets_of(given, urls)
     limits = Limits(
         late=given.late,
         within=given.stop_within,
@@ -132,7 +120,7 @@ def prepare(given: argparse.Namespace) -> Patient:
         repeat=given.repeat,
         tokens=given.max_tokens,
     )
-    return Patient(through, direct, limits)
+    return Patient(through, behind[0] if behind else None, limits)
 
 
 async def examine(patient: Patient, model: str | None, only: Collection[str] = ()) -> Report:
