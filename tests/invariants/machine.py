@@ -56,12 +56,27 @@ class Served(RuleBasedStateMachine):
     """The whole of a server, in memory, on virtual time; how guests arrive is left to others."""
 
     seen: ClassVar[set[str]]  # reasons, their details and broken words, of all runs
+    forms: ClassVar[tuple[str, ...]]  # in which it can be asked
     scene: Scene
 
     def begin(self) -> None:
         gc.collect()
         gc.freeze()  # for good: to look through all that a worker has loaded takes half a second
         self.threads = set(threading.enumerate())
+
+    @rule(
+        target=guests,
+        form=st.runner().flatmap(lambda served: st.sampled_from(served.forms)),
+        plan=st.sampled_from([PLANS[0], PLANS[-1]]),
+        turns=st.integers(0, 12),
+    )
+    def arrive_to_stay(self, form: str, plan: Plan, turns: int) -> str:
+        """Whoever has such an answer is cut short by something."""
+        return self.arrive_for_long(form, plan, turns)
+
+    def arrive_for_long(self, form: str, plan: Plan, turns: int) -> str:
+        """Somebody asks for more than can be made in time; the guest's name."""
+        raise NotImplementedError
 
     async def arrived(self, name: str, cause: str | None, turns: int) -> None:
         """Somebody is there, who may be cut short for this from the start."""

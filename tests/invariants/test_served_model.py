@@ -179,6 +179,7 @@ class ServedModel(Served):
     """The whole of a served model class."""
 
     kind: ClassVar[type[Counted]]
+    forms = tuple(FORMS)
     scene: ModelScene
 
     @initialize(slots=st.integers(1, 3), server=st.sampled_from(SERVERS))
@@ -205,14 +206,7 @@ class ServedModel(Served):
         self.scene.run(act)
         return names[0]
 
-    @rule(
-        target=guests,
-        form=st.sampled_from(list(FORMS)),
-        plan=st.sampled_from([PLANS[0], PLANS[-1]]),
-        turns=st.integers(0, 12),
-    )
-    def arrive_to_stay(self, form: str, plan: Plan, turns: int) -> str:
-        """Whoever has such an answer is cut short by something."""
+    def arrive_for_long(self, form: str, plan: Plan, turns: int) -> str:
         return self.arrive(form, 300, None, plan, turns)
 
     def check_always(self) -> None:
