@@ -70,6 +70,18 @@ def test_the_doctor_finds_what_the_proxy_does_and_names_the_directive(
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
+def test_only_caddy_ends_a_half_closed_stream_as_if_it_were_whole(
+    servers: dict[tuple[str, ...], str], kind: str
+) -> None:
+    lines = {"lines": configuration(kind)}
+    case = Case(proxy=kind, name="a half-close", lines=lines, looks=frozenset({"half-close"}))
+
+    figures = examined(servers, case)["findings"]["half-close"]["figures"]
+
+    assert figures == {"taken_for_a_leave": True, "looks_whole": kind == "caddy"}
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
 def test_what_the_page_recommends_is_well(servers: dict[tuple[str, ...], str], kind: str) -> None:
     case = Case(proxy=kind, name="recommended", lines={"lines": configuration(kind)}, serve=PLAIN)
 

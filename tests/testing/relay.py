@@ -25,12 +25,14 @@ class Habits:
         deaf: Goes on with a request whose client has left.
         idle: Ends what is silent for so many seconds.
         renames: Gives each request an id of its own.
+        finishes: Ends a stream that broke off as if it were whole.
     """
 
     holds: bool = False
     deaf: bool = False
     idle: float = 60.0
     renames: bool = False
+    finishes: bool = False
     spoke: bool = False  # something of the answer has been passed on
 
 
@@ -75,6 +77,8 @@ async def _back(server: SocketStream, client: SocketStream, has: Habits) -> None
             if not has.holds or b"chunked" not in held or held.endswith(LAST_CHUNK):
                 await _say(client, held, has)
                 held, has = b"", replace(has, spoke=True)
+    if has.finishes and has.spoke:
+        await _say(client, LAST_CHUNK, has)
     if not has.spoke:
         await _say(client, GATEWAY_TIMEOUT, has)
 

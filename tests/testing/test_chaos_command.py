@@ -52,7 +52,7 @@ def test_streamkit_over_the_honest_engine_passes_and_the_same_seed_says_so_again
             words = {name: check["word"] for name, check in report["checks"].items()}
             seen.append((status, report["verdict"], report["plan"], words))
             assert [cell["state"] for cell in report["cells"]] == ["stopped"] * 3
-            assert report["storm"]["came"] == 8
+            assert report["crowd"]["came"] == 8
 
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][:2] == (0, "good")
@@ -251,14 +251,14 @@ def test_nothing_but_the_named_server_is_contacted(
 # -- its parts -------------------------------------------------------------------------------------
 
 
-def test_half_of_a_storm_stays_and_the_seed_decides_who() -> None:
+def test_half_of_a_crowd_stays_and_the_seed_decides_who() -> None:
     plans = [make_plan(seed, 40, 8, faults=(), over=()) for seed in (1, 1, 2)]
 
     assert plans[0] == plans[1] != plans[2]
     assert all(sum(client.stays for client in plan.clients) == 20 for plan in plans)
 
 
-def test_only_faults_that_were_named_come_in_the_storm() -> None:
+def test_only_faults_that_were_named_come_in_the_crowd() -> None:
     named = (Fault.parse("rst@event:1"), Fault.parse("fin@queued"))
     plan = make_plan(0, 40, 8, faults=named, over=())
 

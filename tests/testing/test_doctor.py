@@ -68,7 +68,8 @@ async def test_where_a_proxy_passes_everything_on_all_is_well(served: Served) ->
     assert wrong(report) == set(), report["findings"]
     assert report["well"]
     assert report["change"] == []
-    assert report["findings"]["half-close"]["figures"]["taken_for_a_leave"] is True
+    half_close = report["findings"]["half-close"]
+    assert half_close["figures"] == {"taken_for_a_leave": True, "looks_whole": False}
     assert len(report["findings"]["heartbeats"]["figures"]["heartbeats"]) >= 2
 
 
@@ -97,6 +98,18 @@ async def test_a_proxy_that_keeps_requests_whose_client_left_is_found(served: Se
     assert found["leave: one answer"]["state"] == "fault"
     assert found["leave: one answer"]["remedy"] == "leave"
     assert found["half-close"]["figures"]["taken_for_a_leave"] is False
+
+
+@realtime
+async def test_a_part_that_ends_as_if_it_were_whole_after_a_half_close_is_told(
+    served: Served,
+) -> None:
+    async with relaying(served.url, finishes=True) as url:
+        report = await doctor(url, *only("half-close"))
+
+    found = report["findings"]["half-close"]
+    assert found["figures"] == {"taken_for_a_leave": True, "looks_whole": True}
+    assert found["evidence"].endswith("what it has by then ends as if that were all")
 
 
 @realtime

@@ -26,7 +26,7 @@ from ._arguments import (
     seconds,
     targets_of,
 )
-from ._crowd import Crowd
+from ._crowd import Together
 from ._html import as_html
 from ._plan import Plan, make_plan
 from ._profiles import BadTemplate
@@ -36,7 +36,7 @@ from ._verdict import Results, is_good, judge
 from ._watch import Watch
 
 _DESCRIPTION: Final = """\
-Drops clients on a streaming server in every way and phase: one by one, then in a storm beside
+Drops clients on a streaming server in every way and phase: one by one, then in a crowd beside
 others that stay, then many at the same time. Judges by what can be seen from outside: the server's
 counters, the answers of those who stay, and a short request.
 
@@ -99,9 +99,9 @@ def parser() -> argparse.ArgumentParser:
     add("url", metavar="URL", help="http://HOST:PORT, or with the path of the route that streams")
     add_server_options(made)
     add("--fault", action="append", default=[], type=_fault, metavar="FAULT", help="only these")
-    add("--clients", type=count, default=40, metavar="N", help="of the storm [40]")
+    add("--clients", type=count, default=40, metavar="N", help="of the crowd [40]")
     add("--concurrency", type=count, default=8, metavar="N", help="at a time [8]")
-    add("--duration", type=seconds, default=60.0, metavar="S", help="the storm's, at most [60]")
+    add("--duration", type=seconds, default=60.0, metavar="S", help="the crowd's, at most [60]")
     add("--stop-within", type=seconds, default=5.0, metavar="S", help="to be stopped in [5]")
     add("--stay", type=seconds, default=2.0, metavar="S", help="of who stops reading [2]")
     add("--seed", type=int, default=0, metavar="N", help="decides who does what [0]")
@@ -144,7 +144,7 @@ async def perform(
     sample, expected = await _baseline(target)
     watch = Watch(target) if target.counts else None
     alone = Alone(target, watch, limits, sample)
-    crowd = Crowd(target, watch, limits, long=alone.long, expected=expected)
+    together = Together(target, watch, limits, long=alone.long, expected=expected)
     progress = _progress(plan, sys.stderr)
     async with watch.looking() if watch else nullcontext():
         control = await alone.control() if watch else None
@@ -152,8 +152,8 @@ async def perform(
         for number, fault in enumerate(plan.cells):
             cells.append(await alone.run(number, fault))
             progress.done("one by one")
-        storm = await crowd.storm(plan, given.duration, lambda: progress.done("storm"))
-        burst = await crowd.burst(plan.burst)
+        crowd = await together.crowd(plan, given.duration, lambda: progress.done("crowd"))
+        burst = await together.burst(plan.burst)
         progress.done("burst")
     return Results(
         url=target.url,
@@ -165,7 +165,7 @@ async def perform(
         control=control,
         same=expected is not None,
         cells=tuple(cells),
-        storm=storm,
+        crowd=crowd,
         burst=burst,
         running=tuple((count.at, count.running) for count in watch.counts) if watch else (),
         wrong=watch.grown() if watch and target.tells_wrong else None,
@@ -191,7 +191,7 @@ async def _baseline(target: Target) -> tuple[Seen, dict[int, str] | None]:
 
 
 def _progress(plan: Plan, out: TextIO) -> Progress:
-    planned = {"one by one": len(plan.cells), "storm": len(plan.clients), "burst": 1}
+    planned = {"one by one": len(plan.cells), "crowd": len(plan.clients), "burst": 1}
     return Progress(out, "dropping clients", planned, "done")
 
 

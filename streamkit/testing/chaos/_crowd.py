@@ -1,4 +1,4 @@
-"""Many at once: a storm in which half of the clients stay, and a burst that leaves all at once."""
+"""Many at once: a crowd of which half stays, and a burst that leaves all at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._plan import NEEDS_THE_END, Client, Plan
 from ._target import SHORT, Target
 from ._watch import Stop, Watch
 
-_LONGEST_STAY: Final = 1.0  # seconds; of one who stays badly in the storm
+_LONGEST_STAY: Final = 1.0  # seconds; of one who stays badly in the crowd
 CANARY: Final = 1  # tokens
 _HELD_UP: Final = 2.0  # times as long as on an idle server: the load is felt
 _HELD_UP_BY: Final = 0.05  # seconds more: not noise
@@ -26,7 +26,7 @@ _UNTIL_TOLD: Final = Fault("stop_reading", "first_byte")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """One client of the storm, and whether it got what it should have."""
+    """one client of the crowd, and whether it got what it should have."""
 
     client: Client
     seen: Seen
@@ -42,8 +42,8 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Storm:
-    """What became of a storm.
+class Crowd:
+    """What became of a crowd.
 
     Attributes:
         guests: Those who came.
@@ -88,7 +88,7 @@ class Burst:
         )
 
 
-class Crowd:
+class Together:
     """Lets many come at once."""
 
     __slots__ = ("_expected", "_limits", "_long", "_target", "_watch")
@@ -108,7 +108,7 @@ class Crowd:
         self._long = long
         self._expected = expected
 
-    async def storm(self, plan: Plan, duration: float, done: Callable[[], object]) -> Storm:
+    async def crowd(self, plan: Plan, duration: float, done: Callable[[], object]) -> Crowd:
         """Let all clients of the plan come, so many at a time, until the duration is over."""
         base = await self._base()
         guests: list[Guest] = []
@@ -124,7 +124,7 @@ class Crowd:
         async with anyio.create_task_group() as tasks:
             for client in plan.clients:
                 tasks.start_soon(come, client)
-        return Storm(
+        return Crowd(
             guests=tuple(guests), planned=len(plan.clients), stop=await self._rest(base, now())
         )
 
@@ -187,4 +187,4 @@ class Crowd:
         await anyio.sleep(min(self._limits.stay, _LONGEST_STAY))
 
     def __repr__(self) -> str:
-        return f"<Crowd at {self._target!r}>"
+        return f"<Together at {self._target!r}>"

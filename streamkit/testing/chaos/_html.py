@@ -54,10 +54,10 @@ def _pictures(results: Results) -> Iterator[str]:
     if results.running:
         yield "<h2>Requests that the server says it has</h2>"
         yield _svg.area([(at - start, running) for at, running in results.running], span, "")
-    yield "<h2>Clients of the storm</h2>"
+    yield "<h2>Clients of the crowd</h2>"
     key = ", ".join(f'<span style="color:{c}">■</span> {n}' for n, c in _COLOURS.items())
     yield f'<p>{key}, <span style="color:#c22">▎</span> left</p>'
-    guests = sorted(results.storm.guests, key=lambda guest: guest.seen.began_at)
+    guests = sorted(results.crowd.guests, key=lambda guest: guest.seen.began_at)
     first = guests[0].seen.began_at if guests else start
     last = max((guest.seen.ended_at or first for guest in guests), default=first)
     rows = [(str(guest.client.fault), *_row(guest.seen, first)) for guest in guests]

@@ -15,12 +15,12 @@ STAYS: Final = Fault.parse("stay")
 STAYS_BADLY: Final = frozenset({"stop_reading", "slow", "vanish", "half_close"})
 NEEDS_THE_END: Final = frozenset({"last_byte", "after_end"})
 NO_REQUEST: Final = frozenset({"connecting", "headers", "body"})
-_MOST_PAUSE: Final = 0.02  # seconds between one client of a storm and the next
+_MOST_PAUSE: Final = 0.02  # seconds between one client of a crowd and the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """One client of the storm.
+    """One client of the crowd.
 
     Attributes:
         fault: What it does; ``stay`` for a survivor.
@@ -45,7 +45,7 @@ class Plan:
     Attributes:
         seed: Of all dice.
         cells: Faults that are tried one by one.
-        clients: Of the storm.
+        clients: of the crowd.
         burst: Clients that are dropped all at once.
     """
 
@@ -62,12 +62,12 @@ def make_plan(
 
     Args:
         seed: Of the dice.
-        clients: In the storm; half of them stay.
+        clients: In the crowd; half of them stay.
         concurrency: How many are there at a time, and in the burst.
-        faults: What to try; empty: the menu, and for the storm whatever there is.
+        faults: What to try; empty: the menu, and for the crowd whatever there is.
         over: ``tls``, ``h2``, where the server has them.
     """
-    dice = random.Random(f"storm {seed}")  # noqa: S311 - dice, no secrets
+    dice = random.Random(f"crowd {seed}")  # noqa: S311 - dice, no secrets
     drawn = draw_faults(seed, clients, among=faults or None)
     stay = [number % 2 == 0 for number in range(clients)]
     dice.shuffle(stay)

@@ -50,7 +50,7 @@ def describe(cell: Cell) -> str:
 def as_json(results: Results) -> dict[str, Any]:
     """The report as plain values; instants are seconds since the start of the run."""
     checks = judge(results)
-    start, burst, storm = results.began_at, results.burst, results.storm
+    start, burst, crowd = results.began_at, results.burst, results.crowd
     return {
         "url": results.url,
         "seed": results.plan.seed,
@@ -67,11 +67,11 @@ def as_json(results: Results) -> dict[str, Any]:
             ],
         },
         "cells": [_cell(cell, start) for cell in results.cells],
-        "storm": {
-            "planned": storm.planned,
-            "came": len(storm.guests),
-            "rested_after": storm.stop.after if storm.stop else None,
-            "clients": [_guest(guest, start) for guest in storm.guests],
+        "crowd": {
+            "planned": crowd.planned,
+            "came": len(crowd.guests),
+            "rested_after": crowd.stop.after if crowd.stop else None,
+            "clients": [_guest(guest, start) for guest in crowd.guests],
         },
         "burst": {
             "clients": burst.clients,

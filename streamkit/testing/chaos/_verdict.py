@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ._alone import Cell, Limits
-from ._crowd import Burst, Storm
+from ._crowd import Burst, Crowd
 from ._plan import Plan
 
 Word: TypeAlias = Literal["good", "bad", "unknown"]
@@ -56,7 +56,7 @@ class Results:
     control: bool | None
     same: bool
     cells: tuple[Cell, ...]
-    storm: Storm
+    crowd: Crowd
     burst: Burst
     running: tuple[tuple[float, float], ...]
     wrong: Mapping[str, float] | None
@@ -139,12 +139,12 @@ def _word(results: Results) -> Iterator[Check]:
 
 
 def _survivors(results: Results) -> Check:
-    guests = results.storm.guests
+    guests = results.crowd.guests
     stayed = [guest for guest in guests if guest.client.stays]
     broken = [guest for guest in stayed if not guest.whole]
     detail = f"{len(stayed) - len(broken)} of {len(stayed)} who stayed have their whole answer"
-    if len(guests) < results.storm.planned:
-        detail += f"; {results.storm.planned - len(guests)} clients did not come in time"
+    if len(guests) < results.crowd.planned:
+        detail += f"; {results.crowd.planned - len(guests)} clients did not come in time"
     if broken:
         first = broken[0]
         why = first.seen.error or (
@@ -161,7 +161,7 @@ def _survivors(results: Results) -> Check:
 def _rested(results: Results) -> Iterator[Check]:
     if results.control is None:
         return
-    pairs = (("storm", results.storm.stop), ("burst", results.burst.stop))
+    pairs = (("crowd", results.crowd.stop), ("burst", results.burst.stop))
     for name, stop in pairs:
         if stop is None:
             detail = f"requests still ran {results.limits.stop:g} s after the last client had gone"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from streamkit.testing._faults import Ask
 from streamkit.testing.chaos._alone import Limits as ChaosLimits
-from streamkit.testing.chaos._crowd import Crowd
+from streamkit.testing.chaos._crowd import Together
 
 from ._endpoint import unary
 from ._findings import Finding, State, span
@@ -78,7 +78,11 @@ async def half_close(patient: Patient) -> Finding:
         if taken
         else "it is not taken for a leave: such a client gets its answer"
     )
-    return Finding(name=name, state="ok", evidence=meaning, figures={"taken_for_a_leave": taken})
+    looks_whole = taken and left.seen.complete
+    if looks_whole:
+        meaning += ", and what it has by then ends as if that were all"
+    figures = {"taken_for_a_leave": taken, "looks_whole": looks_whole}
+    return Finding(name=name, state="ok", evidence=meaning, figures=figures)
 
 
 async def _leaves(patient: Patient, name: str, ask: Ask, after: float) -> Finding:
@@ -176,7 +180,7 @@ async def _by_canary(patient: Patient, name: str) -> Finding:
     """Nobody tells: whether a short request waits for others that have left."""
     limits = ChaosLimits(stop=patient.limits.within, stay=0.0)
     long = patient.outlasting
-    burst = await Crowd(patient.through, None, limits, long=long, expected=None).burst(_BURST)
+    burst = await Together(patient.through, None, limits, long=long, expected=None).burst(_BURST)
     figures = {"idle": burst.idle, "loaded": burst.loaded, "after": burst.after}
     if not burst.felt:
         evidence = (
