@@ -222,6 +222,7 @@ SYNC = {
     "asks": ({"steps": 3}, "3"),
     "generates": ({"steps": 3}, "0 1 2 "),
     "own_threads": ({"parts": [2, 3]}, "4"),
+    "waits_for_a_thread": ({"steps": 3}, "3"),
     "watches": ({"steps": 3}, "3"),
     "interrupted": ({"steps": 3}, "3"),
     "blocks": ({"seconds": 0}, '"done"'),

@@ -21,6 +21,7 @@ from streamkit.streams import (
 from ._dropped import Begin, begin_var, count_dropped
 from ._ending import LAST_LINES, PROOF_LIMIT, ModelCase
 from ._gap import Gap
+from ._handed_on import HandedOn, ReadingOutput, is_handed_on
 from ._host import ModelHost
 from ._output import Output
 from ._result import (
@@ -107,7 +108,9 @@ class ModelCall(ModelCase):
                 interrupt=self._model_host.options.interrupt_threads,
             )
             end = _nothing  # the thread may outlive its reader
-        output = Output(
+        handed_on = self._handed_on
+        make = Output if handed_on is None else partial(ReadingOutput, handed_on)
+        output = make(
             as_async_iterator(items),
             source=self.source,
             stage=self._patience.stage.token,
@@ -133,6 +136,10 @@ class ModelCall(ModelCase):
             self._books.stage(Event.TOKEN)
             self.source.phase = self._books.answer()
 
+    def leave_slot(self) -> None:
+        """What the model still does, behind its answer, it does outside."""
+        self._seal()
+
     async def complete(self) -> None:
         """The answer was handed to the server, to its last piece.
 
@@ -150,8 +157,8 @@ class ModelCall(ModelCase):
         if not await self._work.wait_idle(PROOF_LIMIT + LAST_LINES):
             self._fail(Reason.ERROR, "its work goes on after its answer")
             return
-        if self._leftovers:
-            await self._leftovers.aclose()
+        if self._handed_on is not None:
+            await self._handed_on.aclose()
         if not self.source.finish():  # cancelled meanwhile
             return
         self._patience.end()
@@ -197,8 +204,8 @@ class ModelCall(ModelCase):
             return result
         except BaseException:
             self._seal()
-            if self._work.pieces == 1:  # no thread uses them any more
-                await self._leftovers.aclose()  # noqa: ASYNC102, ASYNC120 - shielded, limited
+            if self._work.pieces == 1:  # no thread uses it any more
+                await self._tidy()  # noqa: ASYNC102, ASYNC120 - shielded, limited
             raise
         finally:
             token_var.reset(outer)
@@ -212,7 +219,8 @@ class ModelCall(ModelCase):
         if methods.preprocess is not None:
             self._enter(Event.PREPARE)
             inputs = await self._call(methods.preprocess, inputs, request)
-            self._leftovers.keep(inputs)
+            if is_handed_on(inputs):
+                self._handed_on = HandedOn(inputs, self._work)
         await self._take_slot()
         result = await self._answer_of(predict, inputs, request)
         if postprocess is None:

@@ -12,8 +12,8 @@ from streamkit.engines import Misbehaviour, Outcome, Proof, StopReport
 from streamkit.runner._case import Case, OnClosed
 from streamkit.streams import CLOSE_GRACE
 
+from ._handed_on import HandedOn
 from ._host import ModelHost
-from ._leftovers import Leftovers
 from ._output import Tally
 from ._patience import ASK_GRACE, Patience
 from ._tenure import Tenure
@@ -37,7 +37,7 @@ class ModelCase(Case):
 
     __slots__ = (
         "_breaking",
-        "_leftovers",
+        "_handed_on",
         "_made_before",
         "_model_host",
         "_patience",
@@ -58,7 +58,7 @@ class ModelCase(Case):
         self._made_before = 0  # chunks, when the cancel came
         self._breaking = False  # it has failed, and something of it still runs
         self._patience = Patience()
-        self._leftovers = Leftovers(self._work)
+        self._handed_on: HandedOn | None = None
         super().__init__(host, request_id, token, on_closed)
 
     def _cancelled(self, cancellation: Cancellation) -> None:
@@ -71,7 +71,7 @@ class ModelCase(Case):
         """Wait until its work has ended, and close the books with that, or without."""
         stopped = await self._work.wait_idle(PROOF_LIMIT + ASK_GRACE * self._patience.asks)
         if stopped:
-            await self._leftovers.aclose()
+            await self._tidy()
         else:
             self._quarantine()
         self._books.settle(self._report(stopped=stopped) if self.admitted else None)
@@ -98,8 +98,8 @@ class ModelCase(Case):
         logger.warning("the work of request %s, which was given up, has ended", self.id)
         self._books.settle(self._report(stopped=True))
         self._amend()
-        if self._leftovers:
-            hold(self._leftovers.aclose, name=f"tidying {self.id}", limit=CLOSE_GRACE + 1.0)
+        if self._handed_on is not None:
+            hold(self._tidy, name=f"tidying {self.id}", limit=CLOSE_GRACE + 1.0)
 
     def _report(self, *, stopped: bool) -> StopReport:
         cancellation, told_at = self.token.cancellation, self._patience.told_at
@@ -120,7 +120,7 @@ class ModelCase(Case):
     def _fail(self, reason: Reason, detail: str) -> None:
         if self._breaking:
             return
-        if not (self._work.pieces or self._leftovers):
+        if not self._work.pieces and (self._handed_on is None or self._handed_on.closed):
             self._failed(reason, detail)
             return
         self._breaking = True
@@ -135,9 +135,14 @@ class ModelCase(Case):
         if not ended:
             self.source.cancel(reason, detail)
             return
-        await self._leftovers.aclose()
+        await self._tidy()
         if not self.token.cancelled:
             self._failed(reason, detail)
+
+    async def _tidy(self) -> None:
+        """Close what `preprocess` handed on, if that is a generator."""
+        if self._handed_on is not None:
+            await self._handed_on.aclose()
 
     def _failed(self, reason: Reason, detail: str) -> None:
         self.source.finish()

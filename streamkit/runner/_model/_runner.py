@@ -15,6 +15,7 @@ from ._call import ModelCall
 from ._gap import GapLimits
 from ._served import ServedModel
 from ._slots import Slots
+from ._threads import count_threads
 
 if TYPE_CHECKING:
     from ._loading import LoadedModel
@@ -104,7 +105,8 @@ class ModelRunner(Runner):
         return self._loaded
 
     def attach(self, loaded: LoadedModel) -> None:
-        """The model is loaded: admit requests."""
+        """The model is loaded: admit requests, in the loop that runs."""
+        count_threads()
         options, config = self.options, loaded.config
         between = options.read_timeout or config.streaming_read_timeout or READ_TIMEOUT
         self.gaps = GapLimits(first=options.first_chunk_timeout or between, between=between)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final, Protocol, cast
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -133,6 +134,8 @@ class _Streaming(Protocol):
 def _passed_on(response: Response, call: ModelCall) -> ASGIApp:
     if response.status_code >= 300:
         response.headers.update(error_headers(Code.CLIENT))
+    if response.background is not None:
+        response.background = BackgroundTask(_behind, call, response.background)
     if not hasattr(response, "body_iterator"):
         call.answering()
         return _Passed(response, call.token)
@@ -142,6 +145,12 @@ def _passed_on(response: Response, call: ModelCall) -> ASGIApp:
         return _as_ours(response, stream)
     streaming.body_iterator = stream
     return response if isinstance(response, ByteStream) else _Passed(response)
+
+
+async def _behind(call: ModelCall, background: BackgroundTask) -> None:
+    """Run what comes after an answer; however long it takes, the next request need not wait."""
+    call.leave_slot()
+    await background()
 
 
 class _Passed:

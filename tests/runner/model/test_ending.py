@@ -15,6 +15,7 @@ from streamkit._core import CancelSource, Reason, held, now
 from streamkit.engines import Proof
 from streamkit.errors import StreamCancelled
 from streamkit.runner._model import ModelRunner
+from streamkit.testing import wait_all_tasks_blocked
 
 from .conftest import Serve, ask
 
@@ -104,6 +105,41 @@ async def test_what_was_handed_on_is_closed_in_the_task_that_drove_it(
     await runner.in_flight.wait_idle()
 
     assert now() == 0
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_stream_reads_of_it_is_closed_there_too(
+    serve: Serve, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    class Model:
+        async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 1000)
+                yield 1
+                yield 2
+
+        async def predict(self, inputs: AsyncIterator[int]) -> AsyncIterator[int]:
+            self.kept = inputs
+            yield await anext(inputs)
+            if fails:
+                raise ZeroDivisionError
+            await anyio.sleep(1000)
+
+    async def cut_short() -> None:
+        with pytest.raises(ZeroDivisionError if fails else StreamCancelled):
+            await ask(runner, request_id="r")
+
+    runner = serve(Model())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut_short)
+        await wait_all_tasks_blocked()
+        runner.cancel("r")
+    await runner.in_flight.wait_idle()
+
+    account = runner.find("r")
+    assert account is not None
+    assert (account.phase, now(), held()) == ("failed" if fails else "cancelled", 0, [])
     assert caplog.text == ""
 
 

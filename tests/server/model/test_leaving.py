@@ -269,6 +269,29 @@ async def test_a_background_task_runs_also_when_the_client_has_left(serve, ask) 
     await settled(app, ask, reason="client_disconnect")
 
 
+@pytest.mark.parametrize("leaves_after_seconds", [None, 2.5])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_background_task_is_outside_the_slot(
+    serve, ask, stream, leaves_after_seconds
+) -> None:
+    class Reports(Streams):
+        async def predict(self, inputs):
+            slow = BackgroundTask(anyio.sleep, 60)
+            if inputs == "quick":
+                return "next"
+            if stream:
+                return StreamingResponse(self.stream(inputs), background=slow)
+            return PlainTextResponse("x", background=slow)
+
+    app = serve(Reports)
+
+    async with ask(app, "slow", leaves_after_seconds=leaves_after_seconds) as exchange:
+        following = await ask(app, "quick").run()
+        assert exchange.outcome == "running"
+    assert following.data == b'"next"'
+    assert following.ended_at < 60
+
+
 class Slowly(PlainTextResponse):
     """A response that takes its time, in its own way."""
 

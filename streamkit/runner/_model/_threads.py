@@ -1,0 +1,128 @@
+"""Threads that a model's coroutines wait for: part of their request until they have ended.
+
+A coroutine that awaits ``asyncio.to_thread(compute)`` is cut short at once, and ``compute()`` runs
+on. Uncounted, its slot would be free, and its end be called proved, while the next request computes
+beside it. Nobody else says when such a call has ended: asyncio forgets it, and so does anyio, whose
+shield holds back its own cancels and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any, Final
+
+import anyio.to_thread
+
+from streamkit._core import Timer, current_loop
+from streamkit.streams._places import place_of
+
+from ._dropped import Begin, begin_var
+
+logger = logging.getLogger("streamkit.runner")
+
+REPORT_AFTER: Final = 0.5  # seconds, as for the threads that are ours
+_EXECUTE: Final = "run_in_executor"
+_anyio_run_sync: Final = anyio.to_thread.run_sync
+
+
+def count_threads() -> None:
+    """Count them in the running loop, until its end. Idempotent.
+
+    Counted are the threads of ``asyncio.to_thread()``, of ``run_in_executor()`` and of
+    ``anyio.to_thread.run_sync()``, which Starlette's ``run_in_threadpool()`` is as well; jobs of a
+    pool of processes are not.
+    """
+    anyio.to_thread.run_sync = _run_sync
+    loop = getattr(current_loop(), "loop", None)  # trio has none, and no executors
+    if loop is not None and _EXECUTE not in vars(loop):
+        vars(loop)[_EXECUTE] = _counting(loop.run_in_executor)
+
+
+class _Call:
+    """One call in a thread: whoever waits for it may leave before its end."""
+
+    __slots__ = ("_args", "_call", "_end", "_left", "_lock", "_loop", "_thread_id", "_timer")
+
+    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._call = call
+        self._args = args
+        self._loop = current_loop()
+        self._lock = threading.Lock()
+        self._left = False
+        self._thread_id: int | None = None  # set while it runs
+        self._end: Callable[[], object] | None = None
+        self._timer: Timer | None = None
+
+    def __call__(self) -> Any:
+        with self._lock:
+            if self._left:  # before it began: nobody will see what it returns
+                return None
+            self._thread_id = threading.get_ident()
+        try:
+            return self._call(*self._args)
+        finally:
+            with self._lock:
+                self._thread_id = None
+            if self._end is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon(self._ended)
+
+    def leave(self, begin: Begin) -> None:
+        """In the loop: nobody waits for it any more."""
+        with self._lock:
+            self._left = True
+            if self._thread_id is None:
+                return
+            self._end = begin()
+        self._timer = self._loop.call_at(self._loop.now() + REPORT_AFTER, self._report)
+
+    def _ended(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._end is not None:
+            self._end()
+
+    def _report(self) -> None:
+        logger.warning(
+            "a thread that nobody waits for any more still runs after %.3g s, at %s; its request "
+            "is over when it has ended: ask current_token() inside long steps",
+            REPORT_AFTER,
+            place_of(self._thread_id),
+        )
+
+
+def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(run_in_executor)
+    def counted(executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        begin = begin_var.get()
+        # Others than threads get what they run pickled.
+        if begin is None or not isinstance(executor, ThreadPoolExecutor | None):
+            return run_in_executor(executor, func, *args)
+        call = _Call(func, args)
+
+        def leave(_: object) -> None:
+            call.leave(begin)
+
+        future = run_in_executor(executor, call)
+        # Heard before its waiter goes on: a future tells those first who came first.
+        future.add_done_callback(leave)
+        return future
+
+    return counted
+
+
+@wraps(_anyio_run_sync)
+async def _run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    begin = begin_var.get()
+    if begin is None:
+        return await _anyio_run_sync(func, *args, **options)
+    call = _Call(func, args)
+    try:
+        return await _anyio_run_sync(call, **options)
+    finally:
+        call.leave(begin)
