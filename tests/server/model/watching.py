@@ -16,6 +16,7 @@ import anyio
 from streamkit.testing import LeavingClient, open_request
 from tests.server.serving import LIMIT, Served
 
+ASK_EVERY = (0.005, 0.05)  # seconds; less and less often: what is asked works for each answer
 AT_ONCE = 0.5  # seconds; some milliseconds on a machine that is idle
 ENDED = {"finished", "cancelled", "failed", "quarantined"}
 _ids = count()
@@ -67,9 +68,11 @@ class Visit:
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again: there is no event across processes."""
+    pause, longest = ASK_EVERY
     with anyio.fail_after(LIMIT):
-        while not await reached():  # noqa: ASYNC110
-            await anyio.sleep(0.005)
+        while not await reached():
+            await anyio.sleep(pause)
+            pause = min(pause * 1.2, longest)
 
 
 async def get(served: Served, path: str) -> Any:
