@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import httpx
-import openai
 import pytest
-from openai import AsyncOpenAI, AsyncStream
+
+from tests.lazily import Lazily
 
 from .serving import Served, serving
+
+if TYPE_CHECKING:
+    import openai
+    from openai import AsyncOpenAI, AsyncStream
+else:
+    openai = Lazily("openai")  # half a second
 
 pytestmark = [pytest.mark.realtime, pytest.mark.asyncio(loop_scope="module")]
 
@@ -32,7 +38,8 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 async def client(served: Served) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+    url = f"{served.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="unused", max_retries=0) as client:
         yield client
 
 
@@ -164,7 +171,7 @@ async def test_it_raises_when_a_whole_answer_is_cancelled(
 async def test_it_raises_when_the_server_goes_down(stream: bool) -> None:
     with serving("--drain-grace=0", step_ms=5) as served:
         async with (
-            AsyncOpenAI(base_url=f"{served.url}/v1", api_key="x", max_retries=0) as client,
+            openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="x", max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
             error = tasks.create_task(error_of(read(client, stream=stream)))
@@ -177,13 +184,13 @@ async def test_it_raises_when_the_server_goes_down(stream: bool) -> None:
 
 async def read(client: AsyncOpenAI, *, stream: bool) -> None:
     answer = await client.completions.create(**TEXT, max_tokens=LONG, stream=stream)
-    if isinstance(answer, AsyncStream):
+    if isinstance(answer, openai.AsyncStream):
         [chunk async for chunk in answer]
 
 
 # -- how it leaves -----------------------------------------------------------------------------
 
-Leave = Callable[[AsyncOpenAI], Awaitable[object]]
+Leave: TypeAlias = "Callable[[AsyncOpenAI], Awaitable[object]]"
 
 
 async def begin(client: AsyncOpenAI) -> AsyncStream[Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from openai import AsyncOpenAI
 
 from tests.docs.test_howto import HOWTO
+from tests.lazily import Lazily
 
 from .serving import Served, serving
 from .test_openai_client import (
@@ -27,6 +27,12 @@ from .test_openai_client import (
     leave_the_helper,
     time_out,
 )
+
+if TYPE_CHECKING:
+    import openai
+    from openai import AsyncOpenAI
+else:
+    openai = Lazily("openai")
 
 pytestmark = [pytest.mark.realtime, pytest.mark.asyncio(loop_scope="module")]
 
@@ -46,13 +52,14 @@ def gateway(behind: Served) -> Iterator[Served]:
 
 @pytest.fixture
 async def client(gateway: Served) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0) as client:
+    url = f"{gateway.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="unused", max_retries=0) as client:
         yield client
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_it_gets_the_same_texts(client: AsyncOpenAI, behind: Served, stream: bool) -> None:
-    async with AsyncOpenAI(base_url=f"{behind.url}/v1", api_key="x") as direct:
+    async with openai.AsyncOpenAI(base_url=f"{behind.url}/v1", api_key="x") as direct:
         whole = await direct.chat.completions.create(**CHAT, max_tokens=6, n=2)
 
     texts = ["", ""]

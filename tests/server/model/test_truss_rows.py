@@ -239,21 +239,10 @@ def test_an_error_in_a_stream_ends_it_uncleanly(processes: dict[str, httpx.Clien
         processes["Model"].post(PREDICT, json={"do": "late_error"})
 
 
-@pytest.fixture(scope="module")
-def refused() -> dict[str, Any]:
-    """What cannot be served, started side by side."""
-    targets = [f"tests.server.model.models.rows:{name}" for name in LOAD_ERRORS]
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        once = {"NUM_LOAD_RETRIES_TRUSS": "0"}
-        ended = threads.map(lambda target: run("serve", "--port", "0", target, **once), targets)
-        return dict(zip(LOAD_ERRORS, ended, strict=True))
-
-
 @pytest.mark.parametrize("name", LOAD_ERRORS)
-def test_what_cannot_be_served_is_told_and_exit_status_1(
-    refused: dict[str, Any], name: str
-) -> None:
-    ended = refused[name]
+def test_what_cannot_be_served_is_told_and_exit_status_1(name: str) -> None:
+    target = f"tests.server.model.models.rows:{name}"
+    ended = run("serve", "--port", "0", target, NUM_LOAD_RETRIES_TRUSS="0")
 
     assert ended.returncode == 1
     assert LOAD_ERRORS[name] in " ".join(ended.stderr.split())
