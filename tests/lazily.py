@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Lazily:
-    """Stands for a package, whose public names it has; pytest looks for others, which load nothing."""
+    """Stands for a package and loads at a public name; pytest looks for others."""
 
     def __init__(self, name: str) -> None:
         self._name = name
