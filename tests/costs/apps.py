@@ -35,6 +35,13 @@ async def paced(tokens: int) -> Items:
         yield TOKEN
 
 
+async def waited(tokens: int) -> Items:
+    """Tokens for which time passes, as an engine's do: none is taken for one at hand."""
+    for _ in range(tokens):
+        await anyio.sleep(0.001)
+        yield TOKEN
+
+
 async def first_then_silence() -> Items:
     yield TOKEN
     await anyio.sleep_forever()

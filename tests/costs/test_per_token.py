@@ -11,6 +11,7 @@ pytestmark = pytest.mark.blocks_the_loop  # blockbuster's wrappers would be coun
 CASES: dict[str, Scenario] = {
     "event_stream": tokens(apps.event_stream, apps.ready),
     "event_stream_paced": tokens(apps.event_stream, apps.paced),
+    "event_stream_waited": tokens(apps.event_stream, apps.waited),
     "byte_stream": tokens(apps.byte_stream, apps.ready),
     "wrapper_alone": tokens(apps.plain_streaming_response, apps.ready),
     "engine": engine_tokens,

@@ -23,7 +23,7 @@ UNITS: Final = 64
 SCENARIOS: Final[dict[str, tuple[Scenario, int]]] = {
     "predict": (predictions("Model"), UNITS),
     "coroutine": (requests(apps.coroutine_endpoint(apps.answer_at_once)), UNITS),
-    "token": (tokens(apps.event_stream, apps.paced), UNITS),
+    "token": (tokens(apps.event_stream, apps.waited), UNITS),
     "cancel": (cancels(STAGES["decode"]), 4),
 }
 
