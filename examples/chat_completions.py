@@ -1,4 +1,4 @@
-"""OpenAI's route: `chat_completions` answers its clients, in one piece or as a stream."""
+"""OpenAI's route alone, which Truss refuses: `chat_completions` answers whole or as a stream."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -9,9 +9,6 @@ from streamkit.engines import FakeEngine
 class Model:
     def load(self):
         self.engine = FakeEngine(step_ms=20)
-
-    async def predict(self, inputs: dict):
-        return self._generate(inputs)
 
     async def chat_completions(self, inputs: dict):
         stream = self._generate(inputs)

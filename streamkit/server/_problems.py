@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import http
 import logging
 import math
+from collections.abc import Callable, Collection
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -20,6 +22,8 @@ from ._visit import VISIT_KEY, Visit
 
 logger = logging.getLogger("streamkit.server")
 
+_NOT_FOUND: Final = http.HTTPStatus(404).phrase  # all that the router says
+_LOOKED_AT: Final = 100  # characters of an unknown path: to compare two costs their product
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "unauthorized",
@@ -50,12 +54,18 @@ class InvalidRequest(HTTPException):
 
 
 class Problems:
-    """Turns what the app below raises into an answer; a cancel is left to the layer above."""
+    """Turns what the app below raises into an answer; a cancel is left to the layer above.
 
-    __slots__ = ("_app",)
+    Args:
+        app: The layer below.
+        paths: What paths there are, for who asks for another.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    __slots__ = ("_app", "_paths")
+
+    def __init__(self, app: ASGIApp, paths: Callable[[], Collection[str]]) -> None:
         self._app = app
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -72,6 +82,8 @@ class Problems:
                 logger.exception("request %s failed", visit.id)
             if scope[SCOPE_KEY].response_started:
                 return  # nothing can be said any more: the connection ends un-cleanly
+            if isinstance(error, HTTPException) and error.detail == _NOT_FOUND:
+                error = HTTPException(404, _no_such_path(scope["path"], self._paths()))
             await _answer_to(error)(scope, receive, send)
 
 
@@ -96,10 +108,15 @@ def _answer_to(error: Exception) -> Response:
 
 
 def _text_of(error: HTTPException) -> str:
-    """The router says only the status's own phrase."""
     allowed = (error.headers or {}).get("Allow")
     if error.status_code == 405 and allowed:
         return f"this path takes {allowed}"
-    if error.detail == http.HTTPStatus(404).phrase:
-        return "there is no such path; GET /v1/engine shows what is served"
     return error.detail
+
+
+def _no_such_path(path: str, paths: Collection[str]) -> str:
+    if path in paths:
+        return "this path is a websocket's, and takes no other request"
+    near = difflib.get_close_matches(path[:_LOOKED_AT], paths, 1)
+    hint = f"did you mean {near[0]}?" if near else "GET /v1/engine shows what is served"
+    return f"there is no such path; {hint}"

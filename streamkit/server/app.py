@@ -48,7 +48,7 @@ class Application:
         self.service: Service = service
         self.runner: Runner = service.runner
         owner = CancellationMiddleware(
-            Problems(self._route),
+            Problems(self._route, lambda: self.paths),
             loss_bound=settings.loss_bound,
             write_stall=settings.write_stall,
             drain_grace=settings.drain_grace if hears_signals else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from streamkit._core import Phase
 from streamkit.engines import engine_options
 from streamkit.server._metrics import FAMILIES, TIMINGS
 from streamkit.server._serve import shown
@@ -16,6 +17,7 @@ from streamkit.server.app import create_app
 from streamkit.server.settings import Settings, flag_of, variable_of
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
+ENDED = {Phase.FINISHED, Phase.CANCELLED, Phase.FAILED, Phase.QUARANTINED}
 HOW_TO_CHANGE = "if you meant it: python tests/server/test_reference_pages.py"
 
 
@@ -84,6 +86,16 @@ def test_the_routes_on_the_reference_page_are_those_that_there_are() -> None:
     described = set(re.findall(r"^## `(?:GET|POST) (\S+)`", page, re.MULTILINE))
 
     assert described == {path.rstrip("/") for path in create_app().paths}
+
+
+@pytest.mark.parametrize(
+    ("file", "phases"),
+    [("http.md", set(Phase)), ("metrics.md", set(Phase) - ENDED)],
+)
+def test_every_phase_of_a_request_is_on_the_page(file: str, phases: set[Phase]) -> None:
+    [row] = re.findall(r"^\| `phase` \|.*$", (PAGES / file).read_text(), re.MULTILINE)
+
+    assert set(re.findall(r"`(\w+)`", row)) - {"phase"} == {phase.value for phase in phases}
 
 
 if __name__ == "__main__":

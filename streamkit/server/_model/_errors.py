@@ -48,7 +48,7 @@ class ClientError(Exception):
 
 
 class ModelBroke(Exception):
-    """The model did what none may; it is answered as any error of a model's."""
+    """The model did what none may, ``__cause__`` where; it is answered as any error of its."""
 
     @classmethod
     def by(cls, error: BaseException) -> Self:
@@ -123,11 +123,12 @@ def log_failure(error: Exception, request_id: str) -> None:
             logger.error(
                 "request %s failed: what the model returned cannot be sent: %s", request_id, cause
             )
-        case _:
-            frames = _own_frames(error) or error.__traceback__
+        case ModelBroke(__cause__=BaseException() as cause):
             logger.error(
-                "request %s failed in the model", request_id, exc_info=(type(error), error, frames)
+                "request %s failed in the model: %s", request_id, error, exc_info=_told(cause)
             )
+        case _:
+            logger.error("request %s failed in the model", request_id, exc_info=_told(error))
 
 
 def is_word_of_cancel(error: Exception) -> bool:
@@ -195,6 +196,11 @@ def _answer(
         headers={**error_headers(code), **(headers or {})},
         media_type="application/json",
     )
+
+
+def _told(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """For a log: without our own lines above the model's."""
+    return type(error), error, _own_frames(error) or error.__traceback__
 
 
 def _own_frames(error: BaseException) -> TracebackType | None:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import sys
+import traceback
 
 import anyio
 import fastapi
@@ -153,6 +155,21 @@ async def test_a_model_that_wants_to_end_the_process_fails_instead(  # noqa: PLR
     assert word in caplog.text
     [ending] = app.runner.statistics().ended
     assert ending.outcome == "failed"
+
+
+async def test_the_log_has_the_models_own_lines_and_none_of_ours(
+    serve, ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Exits:
+        async def predict(self) -> None:
+            sys.exit(3)
+
+    await ask(serve(Exits)).run()
+
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is SystemExit
+    assert [frame.name for frame in traceback.extract_tb(record.exc_info[2])] == ["predict"]
 
 
 async def test_a_stage_after_a_stream_is_refused_when_it_comes_to_that(
@@ -345,8 +362,24 @@ async def test_a_route_whose_method_the_model_lacks_is_404(serve, ask, path, met
 async def test_paths_that_nobody_knows_are_answered_as_everywhere_here(serve, ask) -> None:
     app = serve(Sleeps)
 
-    unknown = await ask(app, path="/nowhere").run()
+    unknown = await ask(app, path="/a/b/c").run()
     wrong = await ask(app, path="/predict", method="GET").run()
 
     assert (unknown.status, json.loads(unknown.data)["error"]["type"]) == (404, "not_found")
     assert (wrong.status, wrong.headers_received["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/models/mine/predict", "did you mean /v1/models/{model_name}:predict?"),
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/" + "x" * 60_000, "GET /v1/engine shows what is served"),
+        ("/v1/websocket", "this path is a websocket's, and takes no other request"),
+    ],
+)
+async def test_who_mistypes_a_path_is_told_the_nearest(serve, ask, path: str, says: str) -> None:
+    exchange = await ask(serve(Sleeps), path=path).run()
+
+    assert exchange.status == 404
+    assert json.loads(exchange.data)["error"]["message"].endswith(says)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -89,10 +90,11 @@ async def test_an_error_of_the_model_closes_with_the_fixed_words(serve, error, c
     assert len(caplog.records) == 1
 
 
-async def test_a_traceback_is_the_models_own(serve, caplog):
+@pytest.mark.parametrize("error", [ValueError, partial(HTTPException, 418)])
+async def test_a_traceback_is_the_models_own(serve, caplog, error):
     class Model:
         async def websocket(self, websocket: WebSocket) -> None:
-            raise ValueError("mine")
+            raise error("mine")
 
     await connect(serve(Model)).run()
 
