@@ -71,13 +71,17 @@ class Scene:
             logger.addHandler(self.witness)
         self.level = self.loggers[0].level
         self.loggers[0].setLevel(logging.INFO)  # not the attribute: loggers remember
-        self.app = self.make_app()
+        self.app = self.loop.run_until_complete(self._made())
         self.runner = self.app.runner
         self.guests: dict[str, Guest] = {}
         self.drains: list[asyncio.Task[None]] = []
 
     def make_app(self) -> Application:
         raise NotImplementedError
+
+    async def _made(self) -> Application:
+        """Within the loop, as a server does: threads are counted in the loop that runs."""
+        return self.make_app()
 
     @property
     def broken(self) -> bool:
