@@ -216,7 +216,9 @@ def _take_turns(socks: list[socket.socket], request: bytes, size: int, count: in
         sent[number] = time.perf_counter()
         sock.sendall(request)
     while len(latencies) < count:
-        for number, _ in poll.poll(TIMEOUT):
+        if not (ready := poll.poll(TIMEOUT)):
+            raise TimeoutError(f"no answer in {TIMEOUT:g} s, after {len(latencies)}")
+        for number, _ in ready:
             got[number] += len(by_number[number].recv(READ))
             if got[number] >= size:
                 _check_size(got[number], size)

@@ -6,9 +6,10 @@ import random
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from benchmarks import client
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Round
 from benchmarks.book import Mark
 from benchmarks.figures import NEVER, Figure, percentile
 from benchmarks.peers import POLLING
@@ -21,38 +22,68 @@ PHASES = {
     "unary": "not streaming",
     "decode_sync": "sync generator",
 }
+WARM = 5  # leavers of each contender that are not counted
 PATIENCE = 2.5  # seconds until it is "never"; the slowest poll is 1 s
 CROWD_PATIENCE = 10.0
 BEGIN = 30.0  # seconds until a request has reached its source
-ENOUGH = 15.0  # seconds for one phase of one contender
+ENOUGH = 15.0  # seconds for one phase of one contender; a slow poll has fewer leavers
+
+
+@dataclass
+class _Leavers:
+    """Those of one contender in one phase.
+
+    Attributes:
+        server: Whom they leave.
+        times: Milliseconds from each close to its source's end, the first ones included.
+        spent: Seconds that all of it took.
+    """
+
+    server: Server
+    times: list[float] = field(default_factory=list)
+    spent: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether one more would say more."""
+        return NEVER not in self.times and self.spent < ENOUGH
+
+    @property
+    def counted(self) -> list[float]:
+        """The times without those of the first ones."""
+        return self.times if NEVER in self.times else self.times[WARM:]
 
 
 def measure(bench: Bench) -> None:
     """One client after the other leaves, in each phase; then a crowd does, all at once."""
     for each in bench.rounds(*PHASES, "idle"):
         for shape in PHASES:
-            for server in each.turns(shape):
-                bench.attempt(_leave_one_by_one, each.turn, server, shape)
+            _leave_in_turns(bench, each, shape)
         for server in each.turns("idle"):
             bench.attempt(_leave_together, each.turn, server)
 
 
-def _leave_one_by_one(bench: Bench, turn: str, server: Server, shape: str) -> None:
-    times = _times(server, shape, 5)  # warm
-    if NEVER not in times:
-        times = _times(server, shape, bench.plan.leaves)
+def _leave_in_turns(bench: Bench, each: Round, shape: str) -> None:
+    """The next client leaves the next contender: what disturbs one of them disturbs all."""
+    contenders = [_Leavers(server) for server in each.turns(shape)]
+    for _ in range(WARM + bench.plan.leaves):
+        for leavers in contenders:
+            if leavers.wanted:
+                bench.attempt(_one_more, each.turn, leavers.server, shape, leavers)
+    for leavers in contenders:
+        bench.attempt(_note, each.turn, leavers.server, shape, leavers)
+
+
+def _one_more(_: Bench, __: str, server: Server, shape: str, leavers: _Leavers) -> None:
+    began = time.monotonic()
+    leavers.times.append(_leave_once(server, shape))
+    leavers.spent += time.monotonic() - began
+
+
+def _note(bench: Bench, turn: str, server: Server, shape: str, leavers: _Leavers) -> None:
     for share in (50, 99):
         figure = Figure(f"{PHASES[shape]}: close to stopped, p{share}", "ms")
-        bench.add(figure, server, turn, percentile(times, share / 100))
-
-
-def _times(server: Server, shape: str, count: int) -> list[float]:
-    """So many, or fewer where each takes long, or one was never stopped."""
-    times: list[float] = []
-    give_up = time.monotonic() + ENOUGH
-    while len(times) < count and NEVER not in times and time.monotonic() < give_up:
-        times.append(_leave_once(server, shape))
-    return times
+        bench.add(figure, server, turn, percentile(leavers.counted, share / 100))
 
 
 def _leave_once(server: Server, shape: str) -> float:

@@ -2,10 +2,12 @@
 
 import http.server
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from benchmarks import client
 from benchmarks.apps.tokens import TOKEN, framed
 from benchmarks.client import call, dechunked, encode, tokens_in
 
@@ -52,15 +54,28 @@ def test_short_requests_are_counted_and_timed(answering: int):
         assert 0 < max(calls.latencies) <= calls.seconds
 
 
+@pytest.mark.realtime
+def test_a_server_that_falls_silent_ends_the_measuring(monkeypatch, answering: int):
+    """It had waited for ever, and a run of minutes with it."""
+    monkeypatch.setattr(client, "TIMEOUT", 0.2)
+
+    with pytest.raises(TimeoutError, match=r"no answer in 0\.2 s"):
+        call(answering, encode("/4", b"{}", keep=True), 30, 3)
+
+
 @pytest.fixture
 def answering() -> Iterator[int]:
-    """A server that answers whatever it is asked; its port."""
+    """A server that answers whatever it is asked, ``/4`` four times at most; its port."""
+    answers: Counter[str] = Counter()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
+            answers[self.path] += 1
+            if self.path == "/4" and answers[self.path] > 4:
+                return
             self.send_response(200)
             self.send_header("content-length", "2")
             self.end_headers()
