@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from benchmarks.apps.tokens import TOKEN
@@ -181,13 +181,12 @@ def call(port: int, request: bytes, count: int, connections: int = 1) -> Calls:
 
     All answers have to be as long as the first one, so that none has to be parsed.
     """
-    socks = [connect(port) for _ in range(connections)]
-    size = len(_whole_answer(socks[0], request))
-    began, cpu = time.perf_counter(), time.process_time()
-    latencies = (_take_turns if connections > 1 else _one_by_one)(socks, request, size, count)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    for sock in socks:
-        sock.close()
+    with ExitStack() as opened:
+        socks = [opened.enter_context(connect(port)) for _ in range(connections)]
+        size = len(_whole_answer(socks[0], request))
+        began, cpu = time.perf_counter(), time.process_time()
+        latencies = (_take_turns if connections > 1 else _one_by_one)(socks, request, size, count)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     return Calls(seconds, latencies, cpu / seconds)
 
 
@@ -206,27 +205,26 @@ def _one_by_one(socks: list[socket.socket], request: bytes, size: int, count: in
 
 
 def _take_turns(socks: list[socket.socket], request: bytes, size: int, count: int) -> list[float]:
-    poll = select.epoll()
     by_number = {sock.fileno(): sock for sock in socks}
     got = dict.fromkeys(by_number, 0)
     sent = dict.fromkeys(by_number, 0.0)
     latencies: list[float] = []
-    for number, sock in by_number.items():
-        poll.register(number, select.EPOLLIN)
-        sent[number] = time.perf_counter()
-        sock.sendall(request)
-    while len(latencies) < count:
-        if not (ready := poll.poll(TIMEOUT)):
-            raise TimeoutError(f"no answer in {TIMEOUT:g} s, after {len(latencies)}")
-        for number, _ in ready:
-            got[number] += len(by_number[number].recv(READ))
-            if got[number] >= size:
-                _check_size(got[number], size)
-                now = time.perf_counter()
-                latencies.append(now - sent[number])
-                got[number], sent[number] = 0, now
-                by_number[number].sendall(request)
-    poll.close()
+    with select.epoll() as poll:
+        for number, sock in by_number.items():
+            poll.register(number, select.EPOLLIN)
+            sent[number] = time.perf_counter()
+            sock.sendall(request)
+        while len(latencies) < count:
+            if not (ready := poll.poll(TIMEOUT)):
+                raise TimeoutError(f"no answer in {TIMEOUT:g} s, after {len(latencies)}")
+            for number, _ in ready:
+                got[number] += len(by_number[number].recv(READ))
+                if got[number] >= size:
+                    _check_size(got[number], size)
+                    now = time.perf_counter()
+                    latencies.append(now - sent[number])
+                    got[number], sent[number] = 0, now
+                    by_number[number].sendall(request)
     return latencies
 
 
