@@ -12,7 +12,7 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -214,18 +214,25 @@ def _take_turns(socks: list[socket.socket], request: bytes, size: int, count: in
             poll.register(number, select.EPOLLIN)
             sent[number] = time.perf_counter()
             sock.sendall(request)
-        while len(latencies) < count:
-            if not (ready := poll.poll(TIMEOUT)):
-                raise TimeoutError(f"no answer in {TIMEOUT:g} s, after {len(latencies)}")
-            for number, _ in ready:
-                got[number] += len(by_number[number].recv(READ))
-                if got[number] >= size:
-                    _check_size(got[number], size)
-                    now = time.perf_counter()
-                    latencies.append(now - sent[number])
-                    got[number], sent[number] = 0, now
-                    by_number[number].sendall(request)
+        for number in _answering(poll):
+            got[number] += len(by_number[number].recv(READ))
+            if got[number] < size:
+                continue
+            _check_size(got[number], size)
+            now = time.perf_counter()
+            latencies.append(now - sent[number])
+            if len(latencies) == count:
+                break
+            got[number], sent[number] = 0, now
+            by_number[number].sendall(request)
     return latencies
+
+
+def _answering(poll: select.epoll) -> Iterator[int]:
+    """The sockets on which something comes, one after the other."""
+    while ready := poll.poll(TIMEOUT):
+        yield from (number for number, _ in ready)
+    raise TimeoutError(f"no answer in {TIMEOUT:g} s")
 
 
 def _whole_answer(sock: socket.socket, request: bytes) -> bytes:
