@@ -230,6 +230,10 @@ class EventStream(ByteStream):
             if isinstance(error, StreamCancelled) and error.cancellation.reason in GONE:
                 return  # nobody is there
             await self._say_goodbye(error, send)
+        except BaseException as error:
+            if not self._started or (failure := self._as_failure(error)) is None:
+                raise
+            await self._say_goodbye(failure, send)  # noqa: ASYNC102, ASYNC120 - limited
         finally:
             self._heartbeat.stop()
 
@@ -251,6 +255,10 @@ class EventStream(ByteStream):
         if not self._started:
             await self._start(send)
         await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
+    def _as_failure(self, error: BaseException) -> Exception | None:
+        """What there is to tell of what is no ``Exception``; None where it ends the task."""
+        return None
 
     def _farewell(self, error: Exception) -> bytes | None:
         """The last bytes of a stream that broke; None where there is no way to say it."""

@@ -27,7 +27,7 @@ from streamkit.server._accept import accepts_events, header
 from streamkit.streams import CancellableStream, drive
 
 from ._chunks import as_json, joined
-from ._errors import Code, NoForm, error_headers
+from ._errors import Code, NoForm, as_failure, error_headers
 from ._head import SoundHead
 from ._inputs import PREDICT
 from ._openai import NAMED, OpenAIStream
@@ -100,6 +100,9 @@ _READY: Final[tuple[type, ...]] = (str, bytes, bytearray, memoryview, ServerEven
 
 class ModelEvents(EventStream):
     """An event stream of whatever a model yields; values as the JSON that they have elsewhere."""
+
+    def _as_failure(self, error: BaseException) -> Exception | None:
+        return as_failure(error)
 
     def _encode(self, chunk: object) -> bytes:
         ready = isinstance(chunk, _READY)

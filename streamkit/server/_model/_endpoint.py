@@ -19,6 +19,7 @@ from ._errors import (
     ModelBroke,
     NoForm,
     answer_to,
+    as_failure,
     log_failure,
     not_ready,
     raise_cancelled,
@@ -83,17 +84,12 @@ class Endpoint:
         except Exception as error:
             raise_cancelled(error, call)
             raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                # Only a server that shuts down cancels this task; our own cancels end its waits.
+        except BaseException as error:
+            if (failure := as_failure(error)) is not None:
+                raise failure from error  # noqa: ASYNC104 - it was the model's own
+            if isinstance(error, asyncio.CancelledError):
                 call.cancel(Reason.DRAIN, "the server cancelled the request's task")
-                raise
-            raise ModelBroke.by(error) from error  # noqa: ASYNC104 - it was the model's own
-        except GeneratorExit:  # a loop that drops its tasks throws it into each of them
             raise
-        except BaseException as error:  # asyncio would end the server with some of these
-            raise ModelBroke.by(error) from error
 
     async def _run(self, request: ModelRequest, call: ModelCall) -> ASGIApp:
         body = await request.read(self._settings)

@@ -62,6 +62,21 @@ class ModelBroke(Exception):
                 return cls(f"it raised {type(error).__name__}")
 
 
+def as_failure(error: BaseException) -> Exception | None:
+    """What of an error is the model's failure; None where the task itself is ended by it."""
+    match error:
+        case Exception():
+            return error
+        case asyncio.CancelledError():
+            task = asyncio.current_task()
+            # Only a server that shuts down cancels this task; our own cancels end its waits.
+            return None if task is None or task.cancelling() else ModelBroke.by(error)
+        case GeneratorExit():  # a loop that drops its tasks throws it into each of them
+            return None
+        case _:  # asyncio would end the server with some of these
+            return ModelBroke.by(error)
+
+
 class NoForm(Exception):
     """What the model returned has no form that can be sent; ``__cause__`` says why."""
 

@@ -12,6 +12,7 @@ from streamkit.asgi import EventStream
 from streamkit.server._openai import DONE, error_content
 
 from ._chunks import as_json, as_text
+from ._errors import as_failure
 
 NAMED: Final = frozenset({"messages", "responses"})
 """Methods whose clients go by the names of events: the ``type`` of each value is its name."""
@@ -39,6 +40,9 @@ class OpenAIStream(EventStream):
         self._accepts_events = accepts_events
         self._named = named
         self._framed: bool | None = None  # until the first chunk
+
+    def _as_failure(self, error: BaseException) -> Exception | None:
+        return as_failure(error)
 
     def _encode(self, chunk: object) -> bytes:
         text = as_text(chunk)

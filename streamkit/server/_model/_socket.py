@@ -22,6 +22,7 @@ from ._errors import (
     MODEL_FAILED,
     ModelBroke,
     answer_to,
+    as_failure,
     log_failure,
     not_ready,
     raise_cancelled,
@@ -91,17 +92,12 @@ class ModelSocket:
         except Exception as error:
             raise_cancelled(error, call, _is_word_of_end)
             raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                # Only a server that shuts down cancels this task; our own cancels end its waits.
+        except BaseException as error:
+            if (failure := as_failure(error)) is not None:
+                raise failure from error  # noqa: ASYNC104 - it was the model's own
+            if isinstance(error, asyncio.CancelledError):
                 call.cancel(Reason.DRAIN, "the server cancelled the websocket's task")
-                raise
-            raise ModelBroke.by(error) from error  # noqa: ASYNC104 - it was the model's own
-        except GeneratorExit:  # a loop that drops its tasks throws it into each of them
             raise
-        except BaseException as error:  # asyncio would end the server with some of these
-            raise ModelBroke.by(error) from error
 
     def _admit(self, call: ModelCall) -> None:
         loaded = self._runner.loaded

@@ -201,8 +201,20 @@ async def test_an_error_in_a_raw_stream_ends_it_uncleanly(serve, ask) -> None:
     assert ending.outcome == "failed"
 
 
-async def test_an_error_in_an_event_stream_is_its_last_event(serve, ask) -> None:
-    app = serve(YieldsAndRaises(RuntimeError("secret"), "a"))
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (RuntimeError("secret"), "RuntimeError: secret"),
+        (SystemExit("secret"), "it called sys.exit('secret')"),
+        (KeyboardInterrupt(), "it raised KeyboardInterrupt"),
+        (asyncio.CancelledError(), "it let a CancelledError out that nobody had sent"),
+    ],
+    ids=repr,
+)
+async def test_an_error_in_an_event_stream_is_its_last_event(
+    serve, ask, error, logged, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve(YieldsAndRaises(error, "a"))
 
     exchange = await ask(app, accept=EVENTS).run()
 
@@ -214,6 +226,7 @@ async def test_an_error_in_an_event_stream_is_its_last_event(serve, ask) -> None
         }
     }
     assert "secret" not in exchange.text
+    assert caplog.text.count(logged) == 1
     assert exchange.completed
     [ending] = app.runner.statistics().ended
     assert ending.outcome == "failed"

@@ -17,7 +17,7 @@ class Chunk(BaseModel):
 
 
 class Chats:
-    def __init__(self, *chunks: object, error: Exception | None = None) -> None:
+    def __init__(self, *chunks: object, error: BaseException | None = None) -> None:
         self.chunks = chunks
         self.error = error
 
@@ -104,8 +104,9 @@ async def test_any_other_client_that_accepts_json_alone_gets_one_text(serve, ask
     assert exchange.text == '"ab"'
 
 
-async def test_a_framed_stream_that_breaks_says_so_as_openais_does(serve, ask) -> None:
-    app = serve(Chats({"a": 1}, error=RuntimeError("secret")))
+@pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")], ids=repr)
+async def test_a_framed_stream_that_breaks_says_so_as_openais_does(serve, ask, error) -> None:
+    app = serve(Chats({"a": 1}, error=error))
 
     exchange = await chat(ask, app)
 
