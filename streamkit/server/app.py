@@ -13,6 +13,7 @@ from streamkit.asgi import CancellationMiddleware
 from streamkit.engines import Engine, build
 from streamkit.runner import Runner
 
+from ._hosts import Hosts
 from ._inspect import Inspect
 from ._keys import Keys, OwnedVisit
 from ._metrics import Metrics
@@ -47,8 +48,10 @@ class Application:
     def __init__(self, service: Service, settings: Settings, *, hears_signals: bool = True) -> None:
         self.service: Service = service
         self.runner: Runner = service.runner
+        hosts = settings.allowed_hosts
+        routed: ASGIApp = self._route if hosts is None else Hosts(self._route, hosts)
         owner = CancellationMiddleware(
-            Problems(self._route, lambda: self.paths),
+            Problems(routed, lambda: self.paths),
             loss_bound=settings.loss_bound,
             write_stall=settings.write_stall,
             drain_grace=settings.drain_grace if hears_signals else None,

@@ -26,6 +26,7 @@ ENV_PREFIX: Final = "STREAMKIT_"
 OFF: Final = "off"
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # a bearer token (RFC 6750, section 2.1)
+_HOST: Final = re.compile(r"(\*\.)?[a-z0-9._-]+|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*")  # or IPv6
 _UNSHOWN: Final = frozenset({"operator_key", "engine_options"})  # which may hold an api_key
 
 
@@ -56,6 +57,20 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _host_list(value: object) -> object:
+    """``localhost,*.example.com`` from a flag or a variable, a list from a file."""
+    if value == []:
+        raise ValueError("input should be names, or off")
+    return value.split(",") if isinstance(value, str) and value != OFF else _switched_off(value)
+
+
+def _sound_host(name: str) -> str:
+    plain = name.strip().lower().removeprefix("[").removesuffix("]")
+    if not _HOST.fullmatch(plain):
+        raise ValueError("input should be names without a port, such as localhost,*.example.com")
+    return plain
+
+
 def _sound_key(key: SecretStr) -> SecretStr:
     if not _KEY.fullmatch(key.get_secret_value()):
         raise ValueError("input should be 16 or more letters, digits or -._~+/")
@@ -68,6 +83,8 @@ Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31 - 1)]
 OptionalCount: TypeAlias = Annotated[Count | None, BeforeValidator(_switched_off)]
 Key: TypeAlias = Annotated[SecretStr, AfterValidator(_sound_key)]
 OptionalKey: TypeAlias = Annotated[Key | None, BeforeValidator(_switched_off)]
+Host: TypeAlias = Annotated[str, AfterValidator(_sound_host)]
+OptionalHosts: TypeAlias = Annotated[tuple[Host, ...] | None, BeforeValidator(_host_list)]
 
 
 class Settings(BaseModel):
@@ -90,6 +107,10 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one."
+    )
+    allowed_hosts: OptionalHosts = Field(
+        default=None,
+        description="Names, with commas between, that a request's Host may have; off: any.",
     )
     operator_key: OptionalKey = Field(
         default=None,
