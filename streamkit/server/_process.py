@@ -243,9 +243,15 @@ class _JsonLine(logging.Formatter):
         return json.dumps({"time": time, **fields})
 
 
+# An answer was cut short on purpose, or a handshake refused: the access log has both, with reasons.
+_NO_NEWS: Final = {
+    "ASGI callable returned without completing response.",
+    "ASGI callable returned without completing handshake.",
+}
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    # That an answer was cut short on purpose stands in the access log, with the reason.
-    return record.msg != "ASGI callable returned without completing response."
+    return record.msg not in _NO_NEWS
 
 
 def _config(app: Application, settings: Settings, room: Connections) -> uvicorn.Config:

@@ -1,4 +1,4 @@
-"""One HTTP exchange from its first byte to the closed books: its id, and its line in the log."""
+"""One exchange or websocket, from its first byte to its closed books: its id, and its log line."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ VISIT_KEY: Final = "streamkit.visit"
 """Where the ASGI scope keeps the :class:`Visit`."""
 
 CLIENT_LEFT: Final = 499
+_SWITCHED: Final = 101  # to a websocket
+_FORBIDDEN: Final = 403  # what servers answer where a handshake is closed
 _LEFT: Final = frozenset({Reason.CLIENT_DISCONNECT, Reason.WRITE_STALLED})
 _NO_VALUE: Final = "-"
 _QUOTED: Final = re.compile(r'[^!-~]|["=]')  # anything but ASCII, or what would read as two fields
@@ -73,6 +75,20 @@ class Visit:
         # An app that hands on another server's answer hands on the id that it had there.
         others = (each for each in message.get("headers", ()) if each[0].lower() != _ID_HEADER)
         message["headers"] = [*others, (_ID_HEADER, self.id.encode())]
+
+    def handshake(self, message: Message) -> None:
+        """A websocket is accepted, with our id, or refused."""
+        match message["type"]:
+            case "websocket.accept":
+                answer = {**message, "status": _SWITCHED}
+                self.answering(answer)
+                message["headers"] = answer["headers"]
+            case "websocket.http.response.start":
+                self.answering(message)
+            case "websocket.close" if self._status is None:
+                self._status = _FORBIDDEN
+            case _:
+                pass
 
     def wait_for_books(self, request_id: str) -> None:
         """There are books to wait for, under this id."""
@@ -138,7 +154,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._rarer(scope, receive, send)
             return
         visit = self._visit(scope, self._choose_id(_proposed_id(scope)), self._on_end)
 
@@ -146,6 +162,23 @@ class Front:
         def send_with_id(message: Message) -> Any:
             if message["type"] == "http.response.start":
                 visit.answering(message)
+            return send(message)
+
+        try:
+            await self._app({**scope, VISIT_KEY: visit}, receive, send_with_id)
+        finally:
+            visit.ended()
+
+    async def _rarer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A websocket, which is begun by a GET, or the lifespan."""
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        visit_id = self._choose_id(_proposed_id(scope))
+        visit = self._visit({**scope, "method": "GET"}, visit_id, self._on_end)
+
+        def send_with_id(message: Message) -> Any:
+            visit.handshake(message)
             return send(message)
 
         try:

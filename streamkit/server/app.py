@@ -78,7 +78,7 @@ class Application:
         try:
             await self._routes(scope, receive, send)
         finally:
-            if scope["type"] == "http":
+            if scope["type"] != "lifespan":
                 visit: Visit = scope[VISIT_KEY]
                 visit.route = self._paths.get(scope.get("endpoint"), visit.route)
 

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from streamkit._core import SCOPE_KEY, Reason
 from streamkit.errors import RequestRefused, StreamCancelled
 from streamkit.runner._model import ModelCall, ModelRunner
-from streamkit.server._keys import token_headers
+from streamkit.server._visit import VISIT_KEY, Visit
 
 from ._errors import (
     MODEL_FAILED,
@@ -61,7 +61,11 @@ class ModelSocket:
         Raises:
             StreamCancelled: It was cut short; the middleware closes it with the code that fits.
         """
-        call = self._runner.accept(request_id=_proposed_id(scope), token=scope[SCOPE_KEY].token)
+        visit: Visit = scope[VISIT_KEY]
+        call = self._runner.accept(
+            request_id=visit.id, token=scope[SCOPE_KEY].token, on_closed=visit.books_closed
+        )
+        visit.wait_for_books(call.id)
         websocket = ModelWebSocket(scope, receive, send, call)
         try:
             with call:
@@ -77,12 +81,9 @@ class ModelSocket:
             await _tell(websocket, error)
 
     async def _serve(self, websocket: ModelWebSocket, call: ModelCall) -> None:
-        # Before anything is waited for: later, another request may have its id.
-        secret = self._runner.in_flight.secret_of(call.id)
-        headers = [(b"x-request-id", call.id.encode()), *token_headers(secret)]
         try:
             self._admit(call)
-            await websocket.accept(headers=headers)
+            await websocket.accept()
             with contextlib.suppress(WebSocketDisconnect):  # a model may end itself so, as on Truss
                 await call.method(METHOD, websocket, None)
             call.token.raise_if_cancelled()
@@ -173,8 +174,3 @@ def _is_word_of_end(error: Exception) -> bool:
     if isinstance(error, RuntimeError):  # Starlette's, for who goes on after it was told
         return str(error).startswith("Cannot call ")
     return isinstance(error, StreamCancelled | WebSocketDisconnect | OSError)
-
-
-def _proposed_id(scope: Scope) -> str | None:
-    proposed = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    return proposed[0].decode("latin-1").strip() if len(proposed) == 1 else None
