@@ -156,7 +156,8 @@ class Settings(BaseModel):
     )
     interrupt_threads: Literal["off", "on"] = Field(
         default="off",
-        description="Whether a cancel raises in a model's running sync code (CPython).",
+        description="Whether a cancel raises in a model's running sync code, also in threads that "
+        "it starts (CPython).",
     )
     max_tokens_limit: Count = Field(
         default=1_000_000, description="The largest max_tokens that a request may ask for."

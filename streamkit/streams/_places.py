@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -11,6 +12,7 @@ from typing import Final
 # Our own code around the user's, and what Python puts around a module that is being imported.
 OURS: Final = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "runner"))
 IMPORTING: Final = "<frozen importlib."
+RUN: Final = threading.Thread.run.__code__  # around what a thread was made for
 
 
 def place_of(thread_id: int | None) -> str:
@@ -27,6 +29,6 @@ def _user_places(frame: FrameType | None) -> Iterator[str]:
     """From the innermost line outwards, up to where our own code called the user's."""
     while frame is not None and not frame.f_code.co_filename.startswith(OURS):
         code = frame.f_code
-        if not code.co_filename.startswith(IMPORTING):
+        if not code.co_filename.startswith(IMPORTING) and code is not RUN:
             yield f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
         frame = frame.f_back

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from contextvars import Token
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from streamkit._core import CancelToken, Event, Reason, token_var
 from streamkit.engines import Outcome, Proof, StopReport
@@ -18,12 +19,13 @@ from streamkit.streams import (
     call_in_thread,
 )
 
-from ._dropped import Begin, begin_var, count_dropped
+from ._dropped import Owner, count_dropped, owner_var
 from ._ending import LAST_LINES, PROOF_LIMIT, ModelCase
 from ._gap import Gap
 from ._handed_on import HandedOn, ReadingOutput, is_handed_on
 from ._host import ModelHost
 from ._output import Output
+from ._own_threads import OwnThreads
 from ._result import (
     Answer,
     Result,
@@ -40,6 +42,8 @@ from ._tenure import Tenure
 
 if TYPE_CHECKING:
     from ._loading import LoadedModel
+
+_making: Final = threading.Lock()  # two threads of one request may each be its first to start one
 
 
 class ModelCall(ModelCase):
@@ -59,7 +63,7 @@ class ModelCall(ModelCase):
         self, host: ModelHost, request_id: str, token: CancelToken, on_closed: OnClosed | None
     ) -> None:
         self._outputs: list[Output] = []
-        self._outer: Token[Begin | None] | None = None
+        self._outer: Token[Owner | None] | None = None
         super().__init__(host, request_id, token, on_closed)
 
     # -- what its server calls -----------------------------------------------------------------
@@ -129,6 +133,23 @@ class ModelCall(ModelCase):
         """
         return self._patience.asked()
 
+    def begin_dropped(self) -> Callable[[], None]:
+        """A piece of work begins, in the slot though it was sealed: it was there before."""
+        tenure = self._tenure
+        return (self._work if tenure is None or tenure.over else tenure.work).begin()
+
+    def own_threads(self) -> OwnThreads:
+        """Those that the model's code starts; any thread."""
+        with _making:
+            if self._threads is None:
+                self._threads = OwnThreads(
+                    self.token,
+                    self._patience.loop,
+                    interrupt=self._model_host.options.interrupt_threads,
+                    hold_slot=self._hold_slot,
+                )
+            return self._threads
+
     def answering(self) -> None:
         """The answer is complete, and about to be sent as a whole."""
         if not self.token.cancelled:
@@ -159,6 +180,8 @@ class ModelCall(ModelCase):
             return
         if self._handed_on is not None:
             await self._handed_on.aclose()
+        if self._threads is not None:
+            self._threads.let_go()
         if not self.source.finish():  # cancelled meanwhile
             return
         self._patience.end()
@@ -168,7 +191,7 @@ class ModelCall(ModelCase):
 
     def __enter__(self) -> Self:
         count_dropped()
-        self._outer = begin_var.set(self._begin_dropped)
+        self._outer = owner_var.set(self)
         return super().__enter__()
 
     def __exit__(
@@ -180,7 +203,7 @@ class ModelCall(ModelCase):
         super().__exit__(exc_type, exc, traceback)
         self._seal()
         if self._outer is not None:
-            begin_var.reset(self._outer)
+            owner_var.reset(self._outer)
             # It refers to what stood there before, and servers begin a connection's next request
             # in this one's context: each would hold the one before, for as long as that is open.
             self._outer = None
@@ -292,6 +315,9 @@ class ModelCall(ModelCase):
         await slots.take(self.token, self._model_host.options.max_wait)
         self._tenure = Tenure(slots, self._work)
 
+    def _hold_slot(self) -> Callable[[], None] | None:
+        return None if self._tenure is None else self._tenure.hold()
+
     def _seal(self) -> None:
         """Nothing more begins in the slot."""
         if self._tenure is not None:
@@ -301,11 +327,6 @@ class ModelCall(ModelCase):
         """A piece of work begins, in the slot if there is one."""
         tenure = self._tenure
         return (tenure.work if tenure is not None and tenure.open else self._work).begin()
-
-    def _begin_dropped(self) -> Callable[[], None]:
-        """As that, also after the slot was sealed: what is dropped was begun before."""
-        tenure = self._tenure
-        return (self._work if tenure is None or tenure.over else tenure.work).begin()
 
 
 @lru_cache

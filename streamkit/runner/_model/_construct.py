@@ -6,6 +6,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -117,7 +118,9 @@ def _data_dir(target: Target) -> Path:
     """Relative, as on Truss: the working directory is the folder (see ``enter``)."""
     path = Path(target.config.data_dir)
     if target.form is Form.FOLDER:
-        (target.root / path).mkdir(parents=True, exist_ok=True)
+        # A folder that is mounted read-only is no obstacle: most models look into config alone.
+        with suppress(OSError):
+            (target.root / path).mkdir(parents=True, exist_ok=True)
     return path
 
 

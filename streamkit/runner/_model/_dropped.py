@@ -11,15 +11,31 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from streamkit._core import current_loop, hold
 from streamkit.streams import CLOSE_GRACE
 
-Begin = Callable[[], Callable[[], None]]
+if TYPE_CHECKING:
+    from ._own_threads import OwnThreads
 
-begin_var: Final[ContextVar[Begin | None]] = ContextVar("streamkit_begin", default=None)
-"""Begins a piece of work of the request that runs."""
+
+Begin: TypeAlias = Callable[[], Callable[[], None]]
+
+
+class Owner(Protocol):
+    """The request that runs: what its model's code leaves behind is work of it."""
+
+    def begin_dropped(self) -> Callable[[], None]:
+        """A piece of work begins, also after the answer is complete; call what it returns."""
+        ...
+
+    def own_threads(self) -> OwnThreads:
+        """Its threads; any thread."""
+        ...
+
+
+owner_var: Final[ContextVar[Owner | None]] = ContextVar("streamkit_owner", default=None)
 
 
 def count_dropped() -> None:
@@ -38,9 +54,9 @@ class _Finalizer:
         self._of_loop = of_loop
 
     def __call__(self, generator: AsyncGenerator[Any, Any]) -> None:
-        begin = begin_var.get()
-        if begin is not None and _on_loop():
-            _close(generator, begin())
+        owner = owner_var.get()
+        if owner is not None and _on_loop():
+            _close(generator, owner.begin_dropped())
         elif self._of_loop is not None:
             self._of_loop(generator)
 

@@ -15,6 +15,7 @@ from streamkit.streams import CLOSE_GRACE
 from ._handed_on import HandedOn
 from ._host import ModelHost
 from ._output import Tally
+from ._own_threads import OwnThreads
 from ._patience import ASK_GRACE, Patience
 from ._tenure import Tenure
 from ._work import Work
@@ -42,6 +43,7 @@ class ModelCase(Case):
         "_model_host",
         "_patience",
         "_tenure",
+        "_threads",
         "_work",
         "on_given_up",
         "tally",
@@ -59,6 +61,7 @@ class ModelCase(Case):
         self._breaking = False  # it has failed, and something of it still runs
         self._patience = Patience()
         self._handed_on: HandedOn | None = None
+        self._threads: OwnThreads | None = None
         super().__init__(host, request_id, token, on_closed)
 
     def _cancelled(self, cancellation: Cancellation) -> None:
@@ -72,18 +75,21 @@ class ModelCase(Case):
         stopped = await self._work.wait_idle(PROOF_LIMIT + ASK_GRACE * self._patience.asks)
         if stopped:
             await self._tidy()
-        else:
+            stopped = await self._threads_end(PROOF_LIMIT)
+        if not stopped:
             self._quarantine()
         self._books.settle(self._report(stopped=stopped) if self.admitted else None)
         self._end(keep=not stopped)
         if not stopped:
-            self._work.when_idle(self._ended_late)
+            self._work.when_idle(self._work_ended_late)
 
     def _quarantine(self) -> None:
         tenure = self._tenure
         in_slot = tenure is not None and not tenure.over
         if tenure is not None and in_slot:
             tenure.quarantine()
+        if self._threads is not None:
+            self._threads.give_up_later()
         self._model_host.books.misbehaviours[Misbehaviour.IGNORED] += 1
         logger.error(
             "request %s was cancelled, and after %g s its work still goes on; %s",
@@ -93,6 +99,12 @@ class ModelCase(Case):
         )
         if self.on_given_up is not None:
             self.on_given_up()
+
+    def _work_ended_late(self) -> None:
+        if self._threads is None:
+            self._ended_late()
+        else:
+            self._threads.when_stopped(self._ended_late)
 
     def _ended_late(self) -> None:
         logger.warning("the work of request %s, which was given up, has ended", self.id)
@@ -120,7 +132,8 @@ class ModelCase(Case):
     def _fail(self, reason: Reason, detail: str) -> None:
         if self._breaking:
             return
-        if not self._work.pieces and (self._handed_on is None or self._handed_on.closed):
+        tidy = self._handed_on is None or self._handed_on.closed
+        if tidy and not (self._work.pieces or self._threads):
             self._failed(reason, detail)
             return
         self._breaking = True
@@ -136,13 +149,19 @@ class ModelCase(Case):
             self.source.cancel(reason, detail)
             return
         await self._tidy()
-        if not self.token.cancelled:
+        if not await self._threads_end(LAST_LINES):
+            self.source.cancel(reason, detail)
+        elif not self.token.cancelled:
             self._failed(reason, detail)
 
     async def _tidy(self) -> None:
         """Close what `preprocess` handed on, if that is a generator."""
         if self._handed_on is not None:
             await self._handed_on.aclose()
+
+    async def _threads_end(self, limit: float) -> bool:
+        """Stop the threads that the model's code has started; False if one goes on."""
+        return self._threads is None or await self._threads.stop(limit)
 
     def _failed(self, reason: Reason, detail: str) -> None:
         self.source.finish()

@@ -14,6 +14,7 @@ from typing import Final
 
 from streamkit.errors import TargetNotFound
 
+from ._starting import notice_threads
 from ._target import Form, Target
 
 # A folder of one of these names cannot be a package: it would replace what everybody else imports.
@@ -29,6 +30,7 @@ def enter(target: Target) -> None:
     image). For each form the import path begins where its imports start from.
     """
     _import_from([target.root])
+    notice_threads(target.root)
     if target.form is not Form.FOLDER:
         return
     os.chdir(target.root)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from streamkit._core import Cancellation, CancelSource, Interrupted, Reason, current_loop, resume
+from streamkit._core import (
+    Cancellation,
+    CancelSource,
+    Interrupted,
+    Loop,
+    Reason,
+    current_loop,
+    resume,
+)
 from streamkit.errors import StreamCancelled
 from streamkit.streams import CLOSE_GRACE, Step
 
@@ -21,13 +29,14 @@ class Patience:
 
     Attributes:
         asks: Whether the code that runs asks by itself.
+        loop: Where the request is served.
         told_at: The instant at which the model knew, or was cut short.
     """
 
-    __slots__ = ("_cancellation", "_cut", "_loop", "_stage", "_step", "asks", "told_at")
+    __slots__ = ("_cancellation", "_cut", "_stage", "_step", "asks", "loop", "told_at")
 
     def __init__(self) -> None:
-        self._loop = current_loop()
+        self.loop: Loop = current_loop()
         self._cancellation: Cancellation | None = None
         self._cut = False
         self._stage: CancelSource | None = None
@@ -53,16 +62,16 @@ class Patience:
         """
         self._raise_if_cut()
         rest = work()
-        if self._loop.steps_by_hand:  # it may never wait: then there is nothing to end
+        if self.loop.steps_by_hand:  # it may never wait: then there is nothing to end
             steps = rest.__await__()
             try:
                 signal = next(steps)
             except StopIteration as done:
                 return done.value
             rest = resume(steps, signal)
-        self._step = step = Step(self._loop, CLOSE_GRACE, subject)
+        self._step = step = Step(self.loop, CLOSE_GRACE, subject)
         if self._cut:  # by its own first lines: heard one turn later, where it waits
-            self._loop.call_soon(step.stop)
+            self.loop.call_soon(step.stop)
         try:
             return await step.run(rest)
         except Interrupted:
@@ -77,7 +86,7 @@ class Patience:
         if not self.asks:
             self._cut_short()
             return
-        self._loop.call_at(self._loop.now() + ASK_GRACE, self._cut_short)
+        self.loop.call_at(self.loop.now() + ASK_GRACE, self._cut_short)
 
     def give_up(self, reason: Reason, detail: str) -> None:
         """The request has failed: what still runs of it runs for nobody."""
@@ -112,4 +121,4 @@ class Patience:
 
     def _told(self) -> None:
         if self.told_at is None:
-            self.told_at = self._loop.now()
+            self.told_at = self.loop.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from streamkit._core import Timer, current_loop
@@ -39,6 +40,10 @@ class Tenure:
         if self.open:
             self.open = False
             self.work.when_idle(self._give_back)
+
+    def hold(self) -> Callable[[], None] | None:
+        """Keep the slot until what this returns is called; None if it was given back."""
+        return None if self.over else self.work.hold()
 
     def quarantine(self) -> None:
         """Its work was given up: the slot is quarantined, and lost in a while, until that ends."""

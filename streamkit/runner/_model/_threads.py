@@ -21,7 +21,7 @@ import anyio.to_thread
 from streamkit._core import Timer, current_loop
 from streamkit.streams._places import place_of
 
-from ._dropped import Begin, begin_var
+from ._dropped import Begin, owner_var
 
 logger = logging.getLogger("streamkit.runner")
 
@@ -99,14 +99,14 @@ class _Call:
 def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(run_in_executor)
     def counted(executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        begin = begin_var.get()
+        owner = owner_var.get()
         # Others than threads get what they run pickled.
-        if begin is None or not isinstance(executor, ThreadPoolExecutor | None):
+        if owner is None or not isinstance(executor, ThreadPoolExecutor | None):
             return run_in_executor(executor, func, *args)
         call = _Call(func, args)
 
         def leave(_: object) -> None:
-            call.leave(begin)
+            call.leave(owner.begin_dropped)
 
         future = run_in_executor(executor, call)
         # Heard before its waiter goes on: a future tells those first who came first.
@@ -118,11 +118,11 @@ def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
 
 @wraps(_anyio_run_sync)
 async def _run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    begin = begin_var.get()
-    if begin is None:
+    owner = owner_var.get()
+    if owner is None:
         return await _anyio_run_sync(func, *args, **options)
     call = _Call(func, args)
     try:
         return await _anyio_run_sync(call, **options)
     finally:
-        call.leave(begin)
+        call.leave(owner.begin_dropped)

@@ -43,6 +43,16 @@ class Work:
 
         return end
 
+    def hold(self) -> Callable[[], None]:
+        """As a piece, but of this part alone: the outer one does not count it."""
+        self.pieces += 1
+
+        def free() -> None:
+            self.pieces -= 1
+            self._look()
+
+        return free
+
     def when_idle(self, then: Callable[[], object]) -> None:
         """Call ``then()``, once, as soon as no piece is left: now, if none is."""
         self._then = then

@@ -128,6 +128,14 @@ async def test_a_constructor_gets_each_keyword_that_it_names(load: Load) -> None
     assert environment == {"name": "production"}
 
 
+async def test_a_folder_where_no_data_can_be_made_is_loaded(load: Load) -> None:
+    model = await load(
+        KEEPS.format(parameters="data_dir", got="data_dir"), "{data_dir: config.yaml/data}"
+    )
+
+    assert model.got == Path("config.yaml/data")
+
+
 async def test_a_constructor_that_takes_any_keyword_gets_all(load: Load) -> None:
     model = await load(KEEPS.format(parameters="**kwargs", got="kwargs"))
 

@@ -48,9 +48,9 @@ def _threads_of_its_own(model: ModelClass, member: Member) -> Iterator[Finding]:
         for node in own_nodes(step.function):
             if isinstance(node, ast.Call) and _starts_a_thread(model.names, node.func):
                 text = (
-                    f"the thread of {ast.unparse(node.func)}() runs to its end whoever leaves: "
-                    "hand it `current_token()` and have it look at `.cancelled` (for transformers, "
-                    "in a StoppingCriteria)"
+                    f"the thread of {ast.unparse(node.func)}() runs to its end whoever leaves, and "
+                    "the slot waits for it: look at `current_token().cancelled` in it (for "
+                    "transformers, in a StoppingCriteria), or serve with `--interrupt-threads on`"
                 )
                 yield warning(node, Code.THREAD_RUNS_ON, member.name, text)
 
