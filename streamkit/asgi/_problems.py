@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from streamkit._core import Cancellation, Reason
@@ -73,6 +74,9 @@ def error_event(error: BaseException) -> dict[str, Any]:
         return {"error": {"type": "refused", "message": str(error)}}
     if isinstance(error, EngineFailed):
         return {"error": {"type": "engine_failed", "message": _MESSAGES[Reason.ENGINE_FAILED]}}
+    if isinstance(error, HTTPException):  # raised to be told; its status came too late
+        said = {"message": str(error.detail), "status": error.status_code}
+        return {"error": {"type": "http_error", **said}}
     return {
         "error": {"type": "internal_error", "message": "the stream broke off; see the server's log"}
     }

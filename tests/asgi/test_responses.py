@@ -8,6 +8,7 @@ import time
 import anyio
 import pytest
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from streamkit._core import Reason, held
@@ -172,6 +173,18 @@ async def test_an_error_after_the_first_chunk_is_the_last_event_without_its_inna
     assert "secret" not in exchange.text
     assert exchange.completed
     assert "a stream broke off" in caplog.text
+
+
+async def test_an_http_exception_after_the_first_chunk_is_told_with_the_status_that_came_too_late():
+    async def generate():
+        yield "a"
+        raise HTTPException(402, {"credit": 0})
+
+    exchange = await Exchange(app_of(lambda: EventStream(generate()))).run()
+
+    assert exchange.events[-1].json() == {
+        "error": {"type": "http_error", "message": "{'credit': 0}", "status": 402}
+    }
 
 
 async def test_an_error_after_the_first_chunk_leaves_a_byte_stream_incomplete():

@@ -24,6 +24,7 @@ FORMS: Final = (
 EXTENSIONS: Final = "extensions"  # a folder of folders with an extension.py
 EXTENSION_MODEL: Final = "trt_llm"  # the extension that may make the model itself
 # Where one of these stands, a module may have names that its text does not bind.
+_APPS: Final = frozenset({"FastAPI", "Starlette"})
 _MAGIC: Final = frozenset({"*", "__getattr__", "exec", "globals", "setattr", "vars"})
 
 
@@ -208,6 +209,8 @@ def _require_class(target: Target, source: Path) -> None:
         return
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     hint = _did_you_mean(target.class_name, classes, otherwise=classes)
+    if names & _APPS:
+        hint = f"; it makes an ASGI app: run that as it is, as in `uvicorn {source.stem}:app`"
     raise TargetNotFound(
         f"{target.spec!r}: there is no class {target.class_name} in {source}{hint}"
     )

@@ -106,6 +106,14 @@ def test_an_installed_module_is_found_without_importing_it() -> None:
     assert "this" not in sys.modules
 
 
+def test_an_app_in_the_place_of_a_model_is_told_how_it_is_run() -> None:
+    write("web.py", "from fastapi import FastAPI\napp = FastAPI()\nclass Question: ...\n")
+
+    assert told("web.py").endswith(
+        "it makes an ASGI app: run that as it is, as in `uvicorn web:app`"
+    )
+
+
 def test_the_working_directory_goes_before_what_is_installed() -> None:
     source = write("wave.py")
 

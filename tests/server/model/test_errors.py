@@ -232,6 +232,16 @@ async def test_an_error_in_an_event_stream_is_its_last_event(
     assert ending.outcome == "failed"
 
 
+async def test_an_http_exception_in_an_event_stream_is_told_by_its_last_event(serve, ask) -> None:
+    app = serve(YieldsAndRaises(HTTPException(402, "pay first"), "a"))
+
+    exchange = await ask(app, accept=EVENTS).run()
+
+    assert exchange.events[-1].json() == {
+        "error": {"type": "http_error", "message": "pay first", "status": 402}
+    }
+
+
 async def test_an_error_in_a_joined_stream_has_a_status_however_late_it_comes(serve, ask) -> None:
     app = serve(YieldsAndRaises(HTTPException(418, "late"), "a", "b"))
 
