@@ -229,8 +229,10 @@ class EventStream(ByteStream):
                 raise
             if isinstance(error, StreamCancelled) and error.cancellation.reason in GONE:
                 return  # nobody is there
+            if self._heartbeat.stopped:  # the last event is on its way, and stays the last one
+                raise
             await self._say_goodbye(error, send)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - raised, unless it is the source's own
             if not self._started or (failure := self._as_failure(error)) is None:
                 raise
             await self._say_goodbye(failure, send)  # noqa: ASYNC102, ASYNC120 - limited
@@ -305,6 +307,11 @@ class _Heartbeat:
     def touch(self) -> None:
         """Something is being sent."""
         self._last = self._loop.now()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been, or never began."""
+        return self._beat is None
 
     def stop(self) -> None:
         """No beat after this one."""

@@ -130,6 +130,23 @@ async def test_an_event_stream_that_is_cut_short_says_so_in_its_last_event(reaso
     assert exchange.completed
 
 
+@every_server
+@pytest.mark.parametrize("reason", [Reason.DEADLINE, Reason.DRAIN, Reason.REQUESTED])
+async def test_an_event_stream_whose_last_event_is_on_its_way_says_nothing_more(
+    reason, server, log
+):
+    app = CancellationMiddleware(app_of(lambda: EventStream(worker(log))))
+
+    async with Exchange(app, server=server, stops_reading_after_chunks=3) as exchange:
+        await exchange.wait_blocked()
+        app.cancel_all(reason)
+        exchange.resume_reading()
+
+    last = [sent.message for sent in exchange.sent if sent.message.get("more_body") is False]
+    assert [message["body"].split(b"\r\n")[0] for message in last] == [b"event: done"]
+    assert log == ["closed"]
+
+
 @both
 async def test_an_error_before_the_first_chunk_has_its_own_status(kind):
     async def generate():
