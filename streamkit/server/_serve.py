@@ -39,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     given = vars(parser.parse_args(arguments))
     target: str | None = given.pop("target")
     if target is not None and (given["engine"] or given["engine_options"]):
-        parser.error(f"either a model or an engine is served: leave out --engine, or {target!r}")
+        engine = "--engine" if given["engine"] else "--engine-option"
+        parser.error(f"either a model or an engine is served: leave out {engine}, or {target!r}")
     file = given.pop("config") or os.environ.get(ENV_PREFIX + "CONFIG")
     flags = {name: value for name, value in given.items() if value is not None}
     try:

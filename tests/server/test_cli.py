@@ -66,6 +66,11 @@ def test_help_for_serve_names_every_setting_and_option(
             id="serve: a model class and an engine",
         ),
         pytest.param(
+            ["serve", "model.py", "--engine-option", "slots=2"],
+            "leave out --engine-option, or 'model.py'",
+            id="serve: a model class and an option of an engine",
+        ),
+        pytest.param(
             ["serve", "--engine-option", "slots"],
             "--engine-option: expected KEY=VALUE, got 'slots'",
             id="serve: an option without a value",

@@ -90,6 +90,12 @@ class ModelLoader:
         began = now()
         source = CancelSource()
         logger.info("loading %s", self._target)
+        if (folder := self._target.passed_over) is not None:
+            logger.warning(
+                "nothing else of %s is looked at: to have its config.yaml, packages and data, name "
+                "the folder and not the file",
+                folder,
+            )
         try:
             loaded = await self._load(Steps(str(self._target), source.token, self._thread))
             source.finish()

@@ -23,8 +23,9 @@ FORMS: Final = (
 )
 EXTENSIONS: Final = "extensions"  # a folder of folders with an extension.py
 EXTENSION_MODEL: Final = "trt_llm"  # the extension that may make the model itself
-# Where one of these stands, a module may have names that its text does not bind.
+_MODEL_FILE: Final = ("model", "model.py")
 _APPS: Final = frozenset({"FastAPI", "Starlette"})
+# Where one of these stands, a module may have names that its text does not bind.
 _MAGIC: Final = frozenset({"*", "__getattr__", "exec", "globals", "setattr", "vars"})
 
 
@@ -63,6 +64,15 @@ class Target:
     module: str | None = None
     config: ModelConfig = field(default_factory=default_config, repr=False)
     config_file: Path | None = None
+
+    @property
+    def passed_over(self) -> Path | None:
+        """The folder in Truss's layout that a file was taken out of: nothing else of it counts."""
+        source = self.source
+        if self.form is not Form.FILE or source is None or source.parts[-2:] != _MODEL_FILE:
+            return None
+        folder = source.parents[1]
+        return folder if (folder / CONFIG_FILE).is_file() else None
 
     def __str__(self) -> str:
         return f"{self.class_name} of {self.source or self.module or self.root}"

@@ -633,6 +633,29 @@ def test_the_extra_has_what_the_hint_names() -> None:
     assert names - {project["name"]} == IN_TRUSSS_IMAGE
 
 
+@pytest.mark.parametrize(
+    ("spec", "told"), [("truss/model/model.py", True), ("truss", False), ("lone/model.py", False)]
+)
+async def test_who_names_the_file_of_a_truss_is_told_to_name_the_folder(
+    loader: Callable[[str], ModelLoader],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    spec: str,
+    told: bool,
+) -> None:
+    model = "class Model:\n    def predict(self): ..."
+    write("truss/config.yaml", "")
+    write("truss/model/model.py", model)
+    write("lone/model.py", model)
+
+    await loader(spec).load()
+
+    warned = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert [f"nothing else of {tmp_path / 'truss'} is looked at" in each for each in warned] == [
+        True
+    ] * told
+
+
 async def test_a_syntax_error_is_told_with_its_line(load: Load) -> None:
     said = describe_failure(await failure(load, "class Model:\n    def predict(self) return 1"))
 
