@@ -28,7 +28,7 @@ from streamkit.streams import CancellableStream, drive
 
 from ._chunks import as_json, joined
 from ._errors import Code, NoForm, as_failure, error_headers
-from ._head import SoundHead
+from ._head import SoundHead, with_late_head
 from ._inputs import PREDICT
 from ._openai import NAMED, OpenAIStream
 
@@ -147,7 +147,7 @@ def _passed_on(response: Response, call: ModelCall) -> ASGIApp:
     if isinstance(response, StreamingResponse) and _is_plain(response):
         return _as_ours(response, stream)
     streaming.body_iterator = stream
-    return response if isinstance(response, ByteStream) else _Passed(response)
+    return response if isinstance(response, ByteStream) else _LateHead(_Passed(response))
 
 
 async def _behind(call: ModelCall, background: BackgroundTask) -> None:
@@ -184,6 +184,19 @@ class _Passed:
             await background()
         if failure is not None:
             raise failure
+
+
+class _LateHead:
+    """A response that streams in its own way: its status waits for its first chunk, too."""
+
+    __slots__ = ("_app",)
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await self._app(scope, receive, with_late_head(send))
 
 
 def _is_plain(response: StreamingResponse) -> bool:

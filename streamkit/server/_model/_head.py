@@ -49,6 +49,30 @@ def with_sound_head(send: Send) -> Send:
     return checked
 
 
+def with_late_head(send: Send) -> Send:
+    """Return a ``send()`` that holds the head back until there is something to go behind it.
+
+    sse-starlette sends it before it asks for the first event; an error there would have no status.
+    """
+    head: Message | None = None
+
+    async def behind(first: Message, message: Message) -> None:
+        await send(first)
+        await send(message)
+
+    async def hold_back() -> None: ...
+
+    def late(message: Message) -> Any:
+        nonlocal head
+        if message["type"] == "http.response.start":
+            head = message
+            return hold_back()
+        first, head = head, None
+        return send(message) if first is None else behind(first, message)
+
+    return late
+
+
 def _check(status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
     if not isinstance(status, int) or status not in _STATUSES:
         raise ValueError(f"{status!r} is no status that an answer can have, 200 to 599")

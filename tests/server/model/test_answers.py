@@ -274,16 +274,26 @@ async def test_a_streaming_response_streams_whatever_it_holds(serve, ask, conten
     assert exchange.completed
 
 
+class InItsOwnWay(StreamingResponse):
+    async def stream_response(self, send) -> None:
+        await super().stream_response(send)
+
+
+@pytest.mark.parametrize("kind", [StreamingResponse, EventSourceResponse, EventStream, InItsOwnWay])
+@pytest.mark.parametrize(
+    ("error", "status"), [(ZeroDivisionError(), 500), (fastapi.HTTPException(418), 418)]
+)
 async def test_a_streaming_response_that_fails_before_its_first_chunk_has_that_status(
-    serve, ask
+    serve, ask, kind, error, status
 ) -> None:
     async def fails() -> AsyncGenerator[str]:
-        raise ZeroDivisionError
+        raise error
         yield
 
-    exchange = await ask(serve(Gives(lambda: StreamingResponse(fails())))).run()
+    exchange = await ask(serve(Gives(lambda: kind(fails())))).run()
 
-    assert exchange.status == 500
+    assert exchange.status == status
+    assert exchange.headers_received["x-baseten-error-code"] == "600"
 
 
 async def test_a_response_that_sends_in_its_own_way_does_so(serve, ask) -> None:
