@@ -171,6 +171,8 @@ def _config(given: Mapping[str, Any]) -> ModelConfig:
     file = _File.model_validate(raw)
     raw["environment_variables"] = file.environment_variables
     runtime, transport = file.runtime, file.runtime.transport
+    websocket = runtime.is_websocket_endpoint or transport.kind == "websocket"
+    _derive(raw, websocket=websocket)
     said = cast("dict[str, Any]", given.get("runtime") or {})
     return ModelConfig(
         raw=raw,
@@ -186,11 +188,23 @@ def _config(given: Mapping[str, Any]) -> ModelConfig:
         streaming_read_timeout=(
             None if said.get("streaming_read_timeout") is None else runtime.streaming_read_timeout
         ),
-        websocket=runtime.is_websocket_endpoint or transport.kind == "websocket",
+        websocket=websocket,
         ping_interval=transport.ping_interval_seconds,
         ping_timeout=transport.ping_timeout_seconds,
         debug_logs=runtime.enable_debug_logs,
     )
+
+
+def _derive(raw: dict[str, Any], *, websocket: bool) -> None:
+    """What Truss works out, whatever the file says of it."""
+    resources, runtime = raw["resources"], raw["runtime"]
+    if isinstance(resources, dict):
+        accelerator: object = cast("dict[str, object]", resources).get("accelerator")
+        resources["use_gpu"] = accelerator is not None
+    runtime["is_websocket_endpoint"] = websocket
+    if websocket:
+        defaults = {"ping_interval_seconds": None, "ping_timeout_seconds": None}
+        runtime["transport"] = {**defaults, **runtime["transport"], "kind": "websocket"}
 
 
 def _filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
         "oidc": {"enabled": None},
         "predict_concurrency": 1,
         "remote_ssh": {"enabled": False},
+        "request_backpressure": {"policy": None},
         "streaming_read_timeout": 60,
         "transport": {"kind": "http"},
         "truss_server_version_override": None,

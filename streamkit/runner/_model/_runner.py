@@ -13,6 +13,7 @@ from streamkit.runner._runner import Runner
 
 from ._call import ModelCall
 from ._gap import GapLimits
+from ._generate import end_generate
 from ._served import ServedModel
 from ._slots import Slots
 from ._threads import count_threads
@@ -107,6 +108,7 @@ class ModelRunner(Runner):
     def attach(self, loaded: LoadedModel) -> None:
         """The model is loaded: admit requests, in the loop that runs."""
         count_threads()
+        end_generate()
         options, config = self.options, loaded.config
         between = options.read_timeout or config.streaming_read_timeout or READ_TIMEOUT
         self.gaps = GapLimits(first=options.first_chunk_timeout or between, between=between)

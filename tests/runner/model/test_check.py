@@ -34,7 +34,9 @@ import anyio, asyncio, contextlib, subprocess, threading, time, urllib.request, 
 from threading import Thread
 from time import sleep as rest
 from streamkit import current_token
-from transformers import TextIteratorStreamer
+import transformers
+from transformers import AutoModelForCausalLM, TextIteratorStreamer, pipeline
+from vllm import LLM
 from fastapi.responses import StreamingResponse
 """
 
@@ -120,6 +122,13 @@ REACHES = [
     ),
     ("def predict(self, x): ...", "runs to its end on its thread: nothing in it asks"),
     (
+        (
+            "def load(self):\n    self.model = transformers.AutoModel.from_pretrained('x')\n"
+            "def predict(self, x):\n    return self.model.generate(x)"
+        ),
+        "transformers asks between two tokens (line 4), and ends `generate()`",
+    ),
+    (
         "def predict(self, x):\n    return current_token().cancelled",
         "asks on its thread (line 2), and ends itself",
     ),
@@ -162,9 +171,9 @@ def test_the_report_says_how_a_cancel_reaches_a_method(body: str, said: str) -> 
     head = f"{HEAD}\n{IMPORTS}\nclass Model:\n"
     report = checked(head + _indented(body))
 
-    [method] = report.methods
+    method = report.methods[-1]
     offset = head.count("\n")
-    for line in (1, 2):
+    for line in (1, 2, 4):
         said = said.replace(f"(line {line})", f"(line {offset + line})")
     assert method.cancel == said
 
@@ -411,6 +420,52 @@ def test_a_thread_that_nobody_stops_is_told(call: str) -> None:
     assert findings(f"async def predict(self, x):\n    {call}") == [(2, "thread-runs-on")]
     asks = f"async def predict(self, x):\n    token = current_token()\n    {call}"
     assert findings(asks) == []
+
+
+GENERATES = [
+    "self.model = AutoModelForCausalLM.from_pretrained('x')",
+    "self.model = transformers.AutoModelForCausalLM.from_pretrained('x').to('cuda').eval()",
+    "self.model: object = AutoModelForCausalLM.from_pretrained('x')",
+]
+OTHERS = ["self.model = LLM('x')", "self.model = LLM('x').to('cuda')", "self.other = pipeline('x')"]
+
+
+def generating(load: str, predict: str) -> list[tuple[int, str]]:
+    """The findings in a class with this ``load`` and this line in its ``predict``."""
+    methods = f"def load(self):\n    {load}\ndef predict(self, x):\n    {predict}"
+    return findings(methods)
+
+
+@pytest.mark.parametrize("load", GENERATES)
+def test_generate_of_transformers_ends_by_itself(load: str) -> None:
+    assert generating(load, "return self.model.generate(x)") == []
+    assert generating(load, "Thread(target=self.model.generate, kwargs=x).start()") == []
+    assert generating(load, "return self.model(x)") == [(4, "deaf-call")]
+
+
+@pytest.mark.parametrize("load", OTHERS)
+def test_generate_of_others_does_not(load: str) -> None:
+    assert generating(load, "return self.model.generate(x)") == [(4, "deaf-call")]
+    started = generating(load, "Thread(target=self.model.generate, kwargs=x).start()")
+    assert started == [(4, "thread-runs-on")]
+
+
+@pytest.mark.parametrize(
+    ("load", "deaf"),
+    [
+        ("self.model = pipeline('text-generation', model='x')", False),
+        ("self.model = transformers.pipeline(task='translation_en_to_fr')", False),
+        ("self.model = pipeline('fill-mask')", True),
+        ("self.model = pipeline(x)", True),
+        ("self.model = LLM('text-generation')", True),
+    ],
+)
+def test_a_pipeline_around_generate_ends_by_itself(load: str, deaf: bool) -> None:
+    assert bool(generating(load, "return self.model(x)")) is deaf
+
+
+def test_what_a_list_or_a_pydantic_model_does_is_no_work() -> None:
+    assert findings("def predict(self, x):\n    self.seen.append(x)\n    self.m.json()") == []
 
 
 LEFT = [

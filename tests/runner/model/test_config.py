@@ -94,6 +94,33 @@ def test_the_old_way_to_declare_a_websocket_still_counts(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "text", ["{is_websocket_endpoint: true}", "{transport: {kind: websocket}}"]
+)
+def test_a_model_reads_both_ways_to_declare_a_websocket_as_truss_writes_them(
+    tmp_path: Path, text: str
+) -> None:
+    runtime = read(tmp_path, f"runtime: {text}").raw["runtime"]
+
+    assert runtime["is_websocket_endpoint"] is True
+    assert runtime["transport"] == {
+        "kind": "websocket",
+        "ping_interval_seconds": None,
+        "ping_timeout_seconds": None,
+    }
+    assert runtime["request_backpressure"] == {"policy": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "uses_gpu"),
+    [("{accelerator: A10G}", True), ("{use_gpu: true}", False), ("", False)],
+)
+def test_whether_there_is_a_gpu_follows_from_the_accelerator_as_on_truss(
+    tmp_path: Path, text: str, uses_gpu: bool
+) -> None:
+    assert read(tmp_path, f"resources: {text}").raw["resources"]["use_gpu"] is uses_gpu
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (

@@ -10,6 +10,7 @@ from streamkit.runner._model._shape import Kind
 
 from ._callee import own_nodes
 from ._class import Member, ModelClass
+from ._generating import generates
 from ._names import Names
 from ._paths import ASKS, ASKS_CLIENT, line_that_asks, running
 from ._report import Code, Finding, warning
@@ -29,6 +30,7 @@ _HEARS: Final = (ASKS - ASKS_CLIENT) | {
     "stopping_criteria",
 }
 _PREPARES: Final = (".set_", "processor", "tokenizer")
+_SHORT: Final = frozenset({"append", "get", "json", "model_dump", "model_dump_json"})
 
 
 def thread_hazards(model: ModelClass, member: Member) -> Iterator[Finding]:
@@ -46,7 +48,9 @@ def _threads_of_its_own(model: ModelClass, member: Member) -> Iterator[Finding]:
         return
     for step in running(model, member):
         for node in own_nodes(step.function):
-            if isinstance(node, ast.Call) and _starts_a_thread(model.names, node.func):
+            if not isinstance(node, ast.Call) or _is_heard(model, node):
+                continue
+            if _starts_a_thread(model.names, node.func):
                 text = (
                     f"the thread of {ast.unparse(node.func)}() runs to its end whoever leaves, and "
                     "the slot waits for it: look at `current_token().cancelled` in it (for "
@@ -58,6 +62,12 @@ def _threads_of_its_own(model: ModelClass, member: Member) -> Iterator[Finding]:
 def _starts_a_thread(names: Names, function: ast.expr) -> bool:
     called = isinstance(function, ast.Attribute) and function.attr == "run_in_executor"
     return called or names.path(function) in _THREADS
+
+
+def _is_heard(model: ModelClass, start: ast.Call) -> bool:
+    """What runs there ends by itself."""
+    given = [*start.args, *(each.value for each in start.keywords)]
+    return any(generates(model, each) for each in given)
 
 
 def _deaf(model: ModelClass, member: Member) -> Iterator[Finding]:
@@ -81,7 +91,8 @@ def _is_work(model: ModelClass, node: ast.AST) -> bool:
             return False  # its code is looked at itself
         case ast.Call(func=ast.Attribute() as function):
             text = ast.unparse(function)
-            return text.startswith("self.") and not any(word in text for word in _PREPARES)
+            prepares = function.attr in _SHORT or any(word in text for word in _PREPARES)
+            return text.startswith("self.") and not (prepares or generates(model, function))
         case _:
             return False
 

@@ -11,6 +11,7 @@ from streamkit.runner._model._shape import Kind
 
 from ._callee import kind_of, own_nodes
 from ._class import Member, ModelClass
+from ._generating import line_that_generates
 from ._paths import ASKS, ASKS_CLIENT, function_named, line_that_asks, running
 
 # Whatever the cause: the client left, the cancel route, a deadline, a drain.
@@ -24,6 +25,7 @@ _ASKING: Final = {
     Kind.GENERATOR: "closed on its thread after the next() that runs, which asks (line {line})",
     Kind.FUNCTION: "asks on its thread (line {line}), and ends itself",
 }
+_GENERATES: Final = "transformers asks between two tokens (line {line}), and ends `generate()`"
 _NOT_CANCELLED: Final = {
     "load": "belongs to no request; a signal ends it",
     "is_healthy": "belongs to no request",
@@ -56,6 +58,8 @@ def reach(model: ModelClass, member: Member) -> str:
         text = _ASKING[kind].format(line=line)
     elif kind is Kind.FUNCTION and member.callee.interrupt:
         text = "interrupted on its thread, between two lines of Python"
+    elif kind is Kind.FUNCTION and (line := line_that_generates(model, member)) is not None:
+        text = _GENERATES.format(line=line)
     if kind is Kind.FUNCTION and returned_streams(model, member):
         text += "; the stream that it returns is closed"
     client = line_that_asks(model, member, ASKS_CLIENT)
