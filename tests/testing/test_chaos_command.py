@@ -257,7 +257,10 @@ def test_a_server_that_is_not_there_or_another_one_is_one_line_and_status_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["chaos", "http://127.0.0.1:9"]) == 1
-    assert "http://127.0.0.1:9/v1/engine does not answer" in capsys.readouterr().err
+    refused = (
+        "http://127.0.0.1:9/v1/engine does not answer: the connection was refused; is it running"
+    )
+    assert refused in capsys.readouterr().err
     with serving() as served:
         assert cli.main(["chaos", served.url, "--target-profile=vllm"]) == 1
     assert "is this the right --target-profile?" in capsys.readouterr().err

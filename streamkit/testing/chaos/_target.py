@@ -187,13 +187,23 @@ class Target:
                 await client.send_request("GET", path, headers=headers)
                 head, body = await client.read_head(), await _read_page(client)
         except (OSError, BadResponse) as error:
-            raise CannotTest(f"{url} does not answer: {error}") from None
+            said = below_http(f"{type(error).__name__}: {error}")
+            raise CannotTest(f"{url} does not answer: {said}") from None
         if head.status != 200:
             raise CannotTest(f"{url} answered {head.status}; is this the right --target-profile?")
         return body.decode(errors="replace")
 
     def __repr__(self) -> str:
         return f"<Target {self.url}>"
+
+
+def below_http(error: str) -> str:
+    """What became of a connection, ``TypeOfError: text``, and what to do about it."""
+    if "refused" in error.lower():
+        return "the connection was refused; is it running, and at that port?"
+    if "certificate" in error.lower():
+        return f"{error}; --insecure believes any certificate"
+    return f"{error}; does it speak TLS at that port?" if "ssl" in error.lower() else error
 
 
 async def _read_page(client: LeavingClient) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from streamkit.testing._faults import Ask
 from streamkit.testing._http1 import Head
-from streamkit.testing.chaos._target import CannotTest, Target
+from streamkit.testing.chaos._target import CannotTest, Target, below_http
 
 from ._findings import shown
 from ._hear import Heard
@@ -33,7 +33,7 @@ def check_streams(target: Target, heard: Heard) -> None:
         CannotTest: It is none.
     """
     if heard.head is None:
-        raise CannotTest(f"{target.url} does not answer: {_below_http(heard.error or 'nothing')}")
+        raise CannotTest(f"{target.url} does not answer: {below_http(heard.error or 'nothing')}")
     if heard.head.status != 200:
         raise CannotTest(f"{target.url} answered {heard.head.status}: {_advice(heard.head)}")
     if heard.error or not heard.complete:
@@ -52,14 +52,6 @@ def check_streams(target: Target, heard: Heard) -> None:
             f"{target.url} does not stream: it sent one piece of {shown(kind)}, {len(heard.body)} "
             "bytes with their length in front; name a route that streams"
         )
-
-
-def _below_http(error: str) -> str:
-    if "refused" in error.lower():
-        return "the connection was refused; is it running, and at that port?"
-    if "certificate" in error.lower():
-        return f"{error}; --insecure believes any certificate"
-    return f"{error}; does it speak TLS at that port?" if "ssl" in error.lower() else error
 
 
 def _advice(head: Head) -> str:
