@@ -23,15 +23,22 @@ ENGINES = {
     "triton": ("url", "closed"),
     "trtllm": ("model", "answered"),
 }
-pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("engine", ENGINES)]
+pytestmark = pytest.mark.realtime
 
 
-@pytest.fixture
-def served(engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def served(engine: str) -> Iterator[Served]:
+    """One for each engine; the last test ends it."""
     stubs = ROOT / "tests/engines/stand_ins"
-    monkeypatch.setitem(serving.ENVIRONMENT, "PYTHONPATH", f"{ROOT}:{stubs}")
-    with serving.serving("--engine", engine, **{ENGINES[engine][0]: "stub"}) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving.ENVIRONMENT, "PYTHONPATH", f"{ROOT}:{stubs}")
+        with serving.serving("--engine", engine, **{ENGINES[engine][0]: "stub"}) as server:
+            yield server
 
 
 def ask(served: Served, **wishes: object) -> httpx.Response:
