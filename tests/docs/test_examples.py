@@ -61,6 +61,7 @@ def until(look: Callable[[], Any], reached: Callable[[Any], object]) -> Any:
     deadline = time.monotonic() + LIMIT  # noqa: TID251 - the server runs on the real clock
     while not reached(seen := look()):
         assert time.monotonic() < deadline, seen  # noqa: TID251
+        time.sleep(0.01)  # noqa: TID251 - no event comes of another process
     return seen
 
 

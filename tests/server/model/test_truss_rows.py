@@ -13,7 +13,7 @@ import httpx
 import msgpack
 import pytest
 
-from tests.server.serving import LIMIT, run, serving
+from tests.server.serving import LIMIT, NO_TLS, run, serving
 
 pytestmark = pytest.mark.realtime
 
@@ -188,7 +188,9 @@ def processes() -> Iterator[dict[str, httpx.Client]]:
         contexts = {name: serving(f"tests.server.model.models.rows:{name}") for name in SERVED}
         started = threads.map(stack.enter_context, contexts.values())
         yield {
-            name: stack.enter_context(httpx.Client(base_url=served.url, timeout=LIMIT))
+            name: stack.enter_context(
+                httpx.Client(base_url=served.url, timeout=LIMIT, verify=NO_TLS)
+            )
             for name, served in zip(SERVED, started, strict=True)
         }
 
