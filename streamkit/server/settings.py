@@ -142,6 +142,11 @@ class Settings(BaseModel):
         default=None,
         description="Requests in a model's predict at once; off takes its config.yaml's, or 1.",
     )
+    validate_inputs: Literal["all", "models"] = Field(
+        default="all",
+        description="Which annotations of a model's inputs are held: all, or as on Truss those "
+        "that are a pydantic model.",
+    )
     slots_cover: Literal["predict", "all"] = Field(
         default="predict", description="What takes a slot: predict, or the /v1 methods as well."
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Whoever sent nonsense needs no list of all of it, and made up the names in the paths.
 _MOST_LISTED: Final = 2000  # pydantic lists all or none, 4 µs each, and finds millions in 8 MB
-_LINES_SHOWN: Final = 20
+LINES_SHOWN: Final = 20
 _PATH_SHOWN: Final = 200
 _MESSAGE_SHOWN: Final = 500
 
@@ -29,8 +29,11 @@ def explain(error: ValidationError, value: object) -> BadPayload:
     if error.error_count() > _MOST_LISTED:
         return BadPayload(f"{_MANY}\n  {error.error_count()} of them, too many to list.")
     problems = error.errors(include_url=False, include_context=False)
-    shown = ((_path(each, value), each["msg"] or each["type"]) for each in problems[:_LINES_SHOWN])
-    return refuse(shown, more=len(problems) - _LINES_SHOWN)
+    shown = [
+        (written(_as_sent(each, value)), each["msg"] or each["type"])
+        for each in problems[:LINES_SHOWN]
+    ]
+    return refuse(shown, more=len(problems) - LINES_SHOWN)
 
 
 def refuse(problems: Iterable[tuple[str, str]], *, more: int = 0) -> BadPayload:
@@ -49,10 +52,10 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def _path(problem: ErrorDetails, value: object) -> str:
+def written(location: Iterable[int | str]) -> str:
     """``("items", 1, "v")`` is ``items[1].v``."""
     path = ""
-    for part in _as_sent(problem, value):
+    for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
         else:

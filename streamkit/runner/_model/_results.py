@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from ._msgpack import pack
+from ._old_models import as_plain
 
 
 def dump_json(value: object) -> bytes:
@@ -46,6 +47,8 @@ def _plain(value: Any) -> object:
             return value.tolist()
         if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):
             return value.item()
+    if (old := as_plain(value)) is not None:
+        return old
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ._explain import explain, refuse
+from ._old_models import OldModel, has_old_models, is_old_model
 from ._typed_dicts import supported
 
 JsonSchema: TypeAlias = dict[str, Any]
@@ -45,7 +46,7 @@ class Validator:
     def __init__(self, annotation: object) -> None:
         self.is_model: bool = inspect.isclass(annotation) and issubclass(annotation, BaseModel)
         self.why_inactive: str | None = _why_not(annotation)
-        self._adapter: TypeAdapter[Any] | None = None
+        self._adapter: TypeAdapter[Any] | OldModel | None = None
         if self.why_inactive is None:
             self._adapter, self.why_inactive = _adapter(annotation)
 
@@ -89,7 +90,7 @@ class Validator:
             return None
 
 
-def _validated(adapter: TypeAdapter[Any], value: object) -> object:
+def _validated(adapter: TypeAdapter[Any] | OldModel, value: object) -> object:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -116,7 +117,11 @@ def _no_data(annotation: object) -> object | None:
     return next((found for arg in get_args(annotation) if (found := _no_data(arg))), None)
 
 
-def _adapter(annotation: object) -> tuple[TypeAdapter[Any] | None, str | None]:
+def _adapter(annotation: object) -> tuple[TypeAdapter[Any] | OldModel | None, str | None]:
+    if is_old_model(annotation):
+        return OldModel(annotation), None
+    if has_old_models(annotation):
+        return None, f"models of pydantic.v1 are validated by themselves alone: {annotation!r:.80}"
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(supported(annotation))
         # A name in a model that does not resolve would be told at the first use.

@@ -23,11 +23,16 @@ _INPUTS: Final = (Takes.INPUTS, Takes.BOTH)
 
 
 class ModelInputs:
-    """What each method of one model takes."""
+    """What each method of one model takes.
 
-    __slots__ = ("_methods", "_validators")
+    Args:
+        models_only: Whether inputs are validated by pydantic's models alone, as on Truss.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_methods", "_models_only", "_validators")
+
+    def __init__(self, *, models_only: bool = False) -> None:
+        self._models_only = models_only
         self._methods: frozenset[str] = frozenset()
         self._validators: dict[str, Validator] = {}
 
@@ -38,13 +43,18 @@ class ModelInputs:
         if (first := loaded.methods.first) is not None:
             methods[PREDICT] = first  # the stage that the client's inputs are given to
         self._validators = {
-            name: Validator(method.annotation)
+            name: self._validator(method.annotation)
             for name, method in methods.items()
             if method.takes in _INPUTS and name != "websocket"  # that one gets the websocket
         }
         for name, validator in self._validators.items():
-            if methods[name].annotation not in _MEANS_ANYTHING and validator.why_inactive:
+            meant = methods[name].annotation not in _MEANS_ANYTHING and not self._models_only
+            if meant and validator.why_inactive:
                 logger.warning("inputs of `%s` are not validated: %s", name, validator.why_inactive)
+
+    def _validator(self, annotation: object) -> Validator:
+        validator = Validator(annotation)
+        return Validator(Any) if self._models_only and not validator.is_model else validator
 
     async def read(
         self, method: str, body: bytes, content_type: str | None, token: CancelToken

@@ -42,7 +42,7 @@ class ModelRoutes:
     def __init__(self, runner: ModelRunner, settings: Settings) -> None:
         self._runner = runner
         self._settings = settings
-        self._inputs = ModelInputs()
+        self._inputs = ModelInputs(models_only=settings.validate_inputs == "models")
         self._look = Look(runner, RUN)
 
     def attach(self, loaded: LoadedModel) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 import msgpack
 import numpy as np
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, v1
 
 from streamkit.runner._model import dump_binary, dump_json
 
@@ -56,6 +56,14 @@ def test_json_is_as_python_writes_it(value, text) -> None:
 )
 def test_numpy_is_numbers_and_lists_wherever_it_stands(value, text) -> None:
     assert dump_json(value) == text.encode()
+
+
+class Old(v1.BaseModel):
+    at: date
+
+
+def test_a_model_of_pydantics_first_version_is_its_own_json_too() -> None:
+    assert dump_json(Old(at=date(2024, 2, 29))) == b'{"at": "2024-02-29"}'
 
 
 def test_a_pydantic_model_is_its_own_json() -> None:

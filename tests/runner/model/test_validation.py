@@ -21,6 +21,7 @@ from pydantic import (
     RootModel,
     field_validator,
     model_validator,
+    v1,
 )
 from pydantic_core import PydanticCustomError
 
@@ -155,6 +156,37 @@ INVALID: list[tuple[Any, object, list[str]]] = [
 )
 def test_each_mistake_is_told_by_its_path(annotation, value, where) -> None:
     assert paths(annotation, value) == where
+
+
+class OldItem(v1.BaseModel):
+    v: int
+
+
+class OldBatch(v1.BaseModel):
+    items: list[OldItem]
+
+
+def test_a_model_of_pydantics_first_version_is_validated_by_its_own_rules() -> None:
+    batch = Validator(OldBatch)({"items": [{"v": "1"}]})
+
+    assert isinstance(batch, OldBatch)
+    assert batch.items[0].v == 1
+    assert mistakes(OldBatch, {"items": [{"v": 1}, {"v": "x"}, {}]}) == [
+        "`items[1].v`: value is not a valid integer.",
+        "`items[2].v`: field required.",
+    ]
+    assert paths(OldBatch, 5) == ["__root__"]
+    schema = Validator(OldBatch).schema()
+    assert schema is not None
+    assert schema["properties"]["items"]["items"] == {"$ref": "#/components/schemas/OldItem"}
+    assert set(schema["$defs"]) == {"OldItem"}
+
+
+def test_inside_of_something_else_such_a_model_is_not_validated() -> None:
+    validator = Validator(list[OldItem])
+
+    assert not validator.active
+    assert validator([{"v": "x"}]) == [{"v": "x"}]
 
 
 def test_the_form_is_trusss() -> None:

@@ -289,3 +289,19 @@ async def test_many_bodies_are_read_side_by_side(serve, ask) -> None:
     assert [exchange.ended_at for exchange in exchanges] == [
         pytest.approx(seconds) for seconds in range(1, 6)
     ]
+
+
+async def test_annotations_that_are_no_model_are_held_unless_told_otherwise(serve, ask) -> None:
+    class Loose:
+        def predict(self, inputs: dict[str, str]):
+            return inputs["speed"]
+
+    class Strict:
+        def predict(self, inputs: Point):
+            return inputs.x
+
+    assert (await ask(serve(Loose), {"speed": 1.5}).run()).status == 400
+    loose = serve(Loose, validate_inputs="models")
+    assert (await ask(loose, {"speed": 1.5}).run()).data == b"1.5"
+    strict = serve(Strict, validate_inputs="models")
+    assert (await ask(strict, {"x": "no"}).run()).status == 400
