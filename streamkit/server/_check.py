@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamkit.errors import ModelLoadFailed, TargetNotFound
-from streamkit.runner._model._check import Finding, Report, Severity, check
+from streamkit.runner._model._check import Code, Finding, Report, Severity, check
 
 _DESCRIPTION: Final = """\
 Reads a model class without importing it, and says which methods it has, what each takes, how a
@@ -75,6 +75,8 @@ def _as_text(report: Report) -> Iterator[str]:
 
 
 def _verdict(report: Report) -> str:
+    if any(finding.code is Code.SYNTAX for finding in report.findings):
+        return "cannot be read: the file has a syntax error"
     counts = [
         f"{report.count(severity)} {severity}{'s' if report.count(severity) > 1 else ''}"
         for severity in Severity

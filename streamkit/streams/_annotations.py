@@ -154,10 +154,13 @@ def _leaves_of_name(annotation: object, namespace: Namespace) -> Iterator[object
         meaning = getattr(annotation, "__supertype__", None)  # NewType
     if meaning is None:
         meaning = getattr(annotation, "__bound__", None)  # TypeVar("R", bound=Request)
-    if meaning is None:
-        yield annotation
-    else:
+    if meaning is not None:
         yield from _leaves(meaning, namespace)
+    elif constraints := getattr(annotation, "__constraints__", ()):  # TypeVar("R", A, B)
+        for each in constraints:
+            yield from _leaves(each, namespace)
+    else:
+        yield annotation
 
 
 def _leaves_of_text(node: ast.expr, namespace: Namespace) -> Iterator[object]:

@@ -16,7 +16,7 @@ from ._config import ModelConfig
 from ._environment import Environment
 from ._module import import_file
 from ._secrets import Secrets
-from ._target import EXTENSION_MODEL, EXTENSIONS, Form, Target
+from ._target import EXTENSIONS, Form, Target
 
 logger = logging.getLogger("streamkit.model")
 
@@ -107,9 +107,7 @@ def load_extensions(root: Path, offered: Offer) -> dict[str, Any]:
 
 
 def make_model(model_class: object, extensions: Mapping[str, Any], offered: Offer) -> object:
-    """Make the model; without a class of its own, what the extension for TRT-LLM makes."""
-    if model_class is None:
-        return extensions[EXTENSION_MODEL].model_override()
+    """Make the model."""
     of_extensions = {name: each.model_args for name, each in extensions.items()}
     return construct(model_class, {**offered, **of_extensions})
 
@@ -136,7 +134,10 @@ def _unknown(call: Callable[..., object], parameter: inspect.Parameter, offered:
     name = getattr(call, "__qualname__", repr(call))
     known = ", ".join(offered)
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        return f"{name}: its parameter {parameter.name!r} cannot be given by keyword; drop the `/`"
+        return (
+            f"{name}: the parameter {parameter.name!r} of its constructor cannot be given by "
+            "keyword; drop the `/`"
+        )
     return (
         f"{name}: nobody gives its constructor the parameter {parameter.name!r}; "
         f"give it a default, take one of {known}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from ._construct import Offer, load_extensions, make_model, offer
 from ._environment import ENVIRONMENT_FILE, Environment
 from ._failure import describe_failure
 from ._module import import_class
-from ._rules import Methods, examine
+from ._rules import Methods, examine, why_no_load
 from ._secrets import SECRETS_DIR
 from ._steps import Steps
-from ._target import Form, Target
+from ._target import EXTENSION_MODEL, Form, Target
 
 logger = logging.getLogger("streamkit.model")
 
@@ -143,13 +142,14 @@ class ModelLoader:
     async def _make(self, steps: Steps) -> object:
         target, offered = self._target, self._offered
         extensions: dict[str, Any] = {}
-        model_class: object = None
         if target.form is Form.FOLDER:
             extensions = await steps.in_thread(
                 "extensions", lambda: load_extensions(target.root, offered)
             )
-        if target.source is not None or target.module is not None:
-            model_class = await steps.in_thread("import", lambda: import_class(target))
+        if target.source is None and target.module is None:
+            make = extensions[EXTENSION_MODEL].model_override
+            return await steps.in_thread("constructor", make)
+        model_class = await steps.in_thread("import", lambda: import_class(target))
         return await steps.in_thread(
             "constructor", lambda: make_model(model_class, extensions, offered)
         )
@@ -165,8 +165,9 @@ class ModelLoader:
             await steps.run("setup_environment()", method.call, environment)
 
     async def _run_load(self, steps: Steps, model: Any) -> None:
-        if inspect.isgeneratorfunction(model.load) or inspect.isasyncgenfunction(model.load):
-            raise ModelLoadFailed(f"{self._target}: its load() yields, so calling it runs nothing")
+        why_not = why_no_load(model)
+        if why_not is not None:
+            raise ModelLoadFailed(why_not)
         retries = _retries()
         for attempt in range(1, retries + 1):
             try:

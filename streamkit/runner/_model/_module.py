@@ -58,7 +58,8 @@ def import_class(target: Target) -> object:
     try:
         found: object = getattr(module, target.class_name)
     except AttributeError:
-        raise TargetNotFound(f"there is no class {target.class_name} in {target.source}") from None
+        place = target.source or target.module
+        raise TargetNotFound(f"there is no class {target.class_name} in {place}") from None
     return found
 
 

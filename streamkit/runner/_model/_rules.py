@@ -9,12 +9,22 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from streamkit.errors import ModelDefinitionError
 from streamkit.streams import REQUEST, makes_stream, namespace_of
 
-from ._shape import KNOWN, Kind, Parameter, Shape, Takes, not_a_function, problems
+from ._shape import (
+    KNOWN,
+    Kind,
+    Parameter,
+    Shape,
+    Takes,
+    load_problem,
+    no_self,
+    not_a_function,
+    problems,
+)
 
 __all__ = ["KNOWN", "Kind", "Method", "Methods", "Takes", "examine"]
 
@@ -136,6 +146,21 @@ def examine(model: object) -> Methods:
     return Methods({name: method for name, (_, method) in found.items() if method})
 
 
+def why_no_load(model: Any) -> str | None:
+    """Why the model's ``load`` cannot be called; None if it can."""
+    load, name = model.load, type(model).__name__
+    if not callable(load):
+        return load_problem(name, Kind.FUNCTION, (), not_a_function(repr(load)))
+    required: list[str] = []
+    with suppress(TypeError, ValueError):  # written in C, without a signature
+        required = [
+            each.name
+            for each in inspect.signature(load).parameters.values()
+            if each.default is _EMPTY and each.kind not in _STARS
+        ]
+    return load_problem(name, _kind(load), required)
+
+
 def _read(model: object, name: str) -> tuple[Shape, Method | None]:
     call = getattr(model, name)
     if not callable(call):
@@ -143,7 +168,11 @@ def _read(model: object, name: str) -> tuple[Shape, Method | None]:
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):
-        oddity = f"does not say what it takes: write `def {name}(self, inputs)` around {call!r:.80}"
+        oddity = (
+            no_self(name)  # of a plain function, that alone cannot be read
+            if inspect.ismethod(call) and inspect.isfunction(call.__func__)
+            else f"does not say what it takes: write `def {name}(self, inputs)` around {call!r:.80}"
+        )
         return Shape(name, oddity=oddity), None
     namespace = namespace_of(call)
     shape = Shape(

@@ -67,12 +67,19 @@ class Secrets(Mapping[str, str]):
     def _names(self) -> list[str]:
         names = dict.fromkeys(self._base_secrets)
         if self._open:
+            names |= dict.fromkeys(self._mounted())
             names |= dict.fromkeys(
                 variable.removeprefix(VARIABLE_PREFIX)
                 for variable in os.environ
                 if variable.startswith(VARIABLE_PREFIX)
             )
         return list(names)
+
+    def _mounted(self) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        # What begins with a dot is Kubernetes' own: the links by which it replaces all at once.
+        return sorted(file.name for file in self._folder.iterdir() if file.name[0] != ".")
 
     def _look_up(self, name: str) -> str | None:
         file = self._folder / name

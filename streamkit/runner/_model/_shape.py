@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -107,6 +107,28 @@ def problems(class_name: str, shapes: Shapes) -> Iterator[Problem]:
         if rule.broken(shapes):
             about = f"{class_name}.{shapes[rule.method]}" if rule.method else class_name
             yield Problem(rule.method, f"{about}: {rule.text}")
+
+
+def no_self(name: str) -> str:
+    """Why a function of a class that takes nothing at all cannot be called as a method."""
+    return f"takes no `self`: write `def {name}(self, inputs)`, or make it a staticmethod"
+
+
+def load_problem(
+    class_name: str, kind: Kind, required: Sequence[str], oddity: str = ""
+) -> str | None:
+    """Why ``load`` cannot be called as it is, without arguments; None if it can."""
+    if oddity:
+        return f"{class_name}.load {oddity}"
+    if kind in (Kind.GENERATOR, Kind.ASYNC_GENERATOR):
+        return f"{class_name}.load yields, so calling it runs nothing: leave out the `yield`"
+    if required:
+        names = ", ".join(f"`{name}`" for name in required)
+        return (
+            f"{class_name}.load({', '.join(required)}): it is called without arguments: leave out "
+            f"{names}, or take it in the constructor"
+        )
+    return None
 
 
 # -- one method alone --------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def _require_class(target: Target, source: Path) -> None:
     """Raise if the text of the module says that it has no such class; else importing will tell."""
     try:
         tree = ast.parse(source.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return  # the import says it better, with its own traceback
     names = set(_names(tree))
     if target.class_name in names or names & _MAGIC:
@@ -243,14 +243,17 @@ def _names(tree: ast.AST) -> Iterable[str]:
 
 
 def _not_there(spec: str, path: Path) -> str:
+    if not spec:
+        return f"TARGET is empty; {FORMS}"
     text = f"{spec!r}: there is no file or folder {path.absolute()}"
     if path.is_file():
         text = f"{spec!r} is neither a .py file nor a folder"
         if path.name == CONFIG_FILE:
             return f"{text}; name its folder, {str(path.parent)!r}"
-    elif Path(f"{spec}.py").is_file():
+        return f"{text}; {FORMS}"
+    if Path(f"{spec}.py").is_file():
         return f"{text}; did you mean {spec}.py?"
-    elif all(part.isidentifier() for part in spec.split(".")) and "." in spec:
+    if all(part.isidentifier() for part in spec.split(".")) and "." in spec:
         return f"{text}; a module needs its class, {spec}:{DEFAULT_CLASS}"
     near = _did_you_mean(path.name, [each.name for each in _entries(path.parent)])
     return f"{text}{near}; {FORMS}"

@@ -31,6 +31,7 @@ Named: TypeAlias = "Optional[Request]"
 Late = NewType("Late", Request)
 T = TypeVar("T")
 Bound = TypeVar("Bound", bound=Request)
+Either = TypeVar("Either", dict, OurRequest)
 """
 POSTPONED = "from __future__ import annotations\n"
 FOR_CHECKERS = """\
@@ -95,6 +96,7 @@ REQUESTS = (
     "Named",
     "Late",
     "Bound",
+    "Either",
     "Optional[Request]",
     "typing.Optional[fastapi.Request]",
     "Union[None, Request]",
@@ -555,6 +557,14 @@ REFUSED = [
             "`is_healthy` must have only one argument: `self`",
         )
         for arguments in ("inputs", "request: Request", "inputs, request: Request")
+    ),
+    *(
+        case(
+            f"{method} without self",
+            f"def completions(self, x): ...\ndef {method}({parameters}): ...",
+            f"Model.{method} takes no `self`: write `def {method}(self, inputs)`",
+        )
+        for method, parameters in (("predict", ""), ("postprocess", "*, inputs"))
     ),
     *(
         case(

@@ -212,7 +212,8 @@ def test_a_blocking_call_on_the_loop_is_told(call: str) -> None:
     assert findings(f"async def predict(self, x):\n    {call}") == [(2, "blocks-loop")]
     assert findings(f"async def predict(self, x):\n    yield {call}") == [(2, "blocks-loop")]
     assert findings(f"def load(self): {call}\nasync def predict(self, x): ...") == []
-    assert findings(f"def predict(self, x): {call}") == []
+    assert findings(f"def predict(self, x): {call}") == [(1, "deaf-call")]
+    assert findings(f"def predict(self, x): return (current_token(), {call})") == []
 
 
 def test_a_blocking_call_is_found_in_helpers_that_run_on_the_loop() -> None:
@@ -281,6 +282,92 @@ def test_objects_that_block_are_known_by_how_they_were_made() -> None:
             with request.state.watch_disconnect() as gone:
                 gone.wait()
     """) == [(3, "blocks-loop"), (6, "blocks-loop")]
+
+
+OBJECTS = [
+    ("requests.Session()", ".get('x')"),
+    ("httpx.Client()", ".stream('x').get()"),
+    ("openai.OpenAI()", ".chat.completions.create()"),
+    ("subprocess.Popen(['x'])", ".wait()"),
+    ("queue.Queue()", ".get()"),
+    ("threading.Event()", ".wait()"),
+    ("transformers.AutoModelForCausalLM.from_pretrained('x').to('cuda').eval()", ".generate(**x)"),
+    ("transformers.pipeline('x')", "(x)"),
+    ("vllm.LLM('x')", ".generate(x)"),
+    ("llama_cpp.Llama('x')", "(x)"),
+    ("sentence_transformers.SentenceTransformer('x')", ".encode(x)"),
+]
+
+
+@pytest.mark.parametrize(("made", "use"), OBJECTS[:1] + OBJECTS[2:])
+def test_an_object_that_blocks_is_known_wherever_it_was_made(made: str, use: str) -> None:
+    package = made.partition(".")[0]
+    head = f"import {package}\n"
+
+    def lines(source: str) -> list[int]:
+        report = checked(head + source.replace("MADE", made).replace("USE", use))
+        return [each.line for each in report.findings if each.code == "blocks-loop"]
+
+    assert lines(
+        "class Model:\n    def load(self): self.it = MADE\n"
+        "    async def predict(self, x):\n        await self.it.other()\n        yield self.itUSE\n"
+    ) == [6]
+    assert lines(
+        "it = MADE\nclass Model:\n    async def predict(self, x):\n        itUSE\n"
+        "        with MADE as mine:\n            mineUSE\n"
+    ) == [5, 7]
+    assert not lines(
+        "class Model:\n    def load(self): self.it = MADE\n    async def predict(self, x):\n"
+        "        it = made()\n        itUSE\n        await self.itUSE\n"
+        "        await asyncio.to_thread(lambda: self.itUSE)\n"
+    )
+
+
+def test_what_returns_at_once_or_only_prepares_blocks_nothing() -> None:
+    source = f"""{HEAD}
+import queue, threading, transformers
+class Model:
+    def load(self):
+        self.queue, self.lock = queue.Queue(), threading.Lock()
+        self.lock = threading.Lock()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained("x")
+    async def predict(self, x):
+        self.lock.acquire(False)
+        self.lock.acquire(blocking=False)
+        self.queue.put_nowait(self.tokenizer(x))
+        return self.tokenizer.decode(x)
+"""
+    assert checked(source).findings == ()
+
+
+def test_a_computation_without_gradients_is_told_whoever_made_the_model() -> None:
+    source = f"""{HEAD}
+import torch
+class Model:
+    async def predict(self, x):
+        with torch.no_grad():
+            ids = self.tokenizer(x)
+            return self.made_somewhere.generate(ids)
+    async def completions(self, x):
+        with torch.inference_mode():
+            return await self.engine.generate(x)
+"""
+    line = source[: source.index("self.made_somewhere")].count("\n") + 1
+    assert [(each.line, each.code) for each in checked(source).findings] == [(line, "blocks-loop")]
+
+
+def test_a_file_that_async_code_opens_is_noted() -> None:
+    assert findings("""
+        async def load(self):
+            self.weights = open("weights").read()
+        async def predict(self, x):
+            with open("a") as file:
+                yield file.read()
+            yield self.path.read_text()
+            yield await self.path.read_text()
+            async with aiofiles.open("a") as file:
+                yield await file.read()
+    """) == [(4, "reads-file"), (6, "reads-file")]
 
 
 def test_a_question_that_is_not_awaited_is_told() -> None:
@@ -389,6 +476,18 @@ def test_a_function_that_does_not_ask_is_told_once() -> None:
                 if current_token().cancelled:
                     return
     """) == [(7, "deaf-loop"), (12, "deaf-call"), (16, "deaf-loop")]
+
+
+def test_a_call_whose_length_nobody_knows_is_noted() -> None:
+    source = """
+        def {method}(self, x):
+            x = json.loads(x)
+            return {call}(x)
+    """
+    assert findings(source.format(method="predict", call="anyio.compute")) == [(3, "deaf-function")]
+    assert findings(source.format(method="predict", call="sorted")) == []
+    asks = source.replace("x = ", "current_token(); x = ")
+    assert findings(asks.format(method="predict", call="anyio.compute")) == []
 
 
 def test_a_stream_that_a_function_returns_is_closed_and_need_not_ask() -> None:
@@ -562,16 +661,45 @@ def test_a_constructor_that_nobody_can_serve_is_refused(tmp_path: Path) -> None:
     assert not refused("data_dir, *, lazy_data_resolver, size=3")
     assert refused("config, size")
     assert refused("*, size")
+    assert refused("config, /")
     assert refused("trt_llm")
     (tmp_path / "extensions" / "trt_llm").mkdir(parents=True)
     assert not refused("trt_llm")
 
 
-def test_what_is_no_python_is_refused() -> None:
-    report = checked("class Model:\n    def predict(self, x:\n")
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("def predict(self, x)\n        pass", 2, "in `def predict(self, x)`: expected ':'"),
+        ("def predict(self, x): return )", 2, "unmatched ')'"),
+        ("x = \0", 0, "null bytes"),
+        (f"x = {'-' * 5000}1", 0, "nested deeper in it than Python reads"),
+        (f"x = 1{'+1' * 20000}", 0, "nested deeper in it than Python reads"),
+    ],
+)
+def test_what_is_no_python_is_refused(source: str, line: int, said: str) -> None:
+    report = checked(f"class Model:\n    {source}\n")
 
-    assert [(each.line, each.code) for each in report.findings] == [(2, "syntax")]
+    [found] = report.findings
+    assert (found.line, found.code) == (line or found.line, "syntax")
+    assert said in found.text
     assert not report.loads
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("load = None", "Model.load is None"),
+        ("async def load(self): yield", "Model.load yields, so calling it runs nothing"),
+        ("def load(self, path, size=1): ...", "Model.load(path): it is called without arguments"),
+    ],
+)
+def test_a_load_that_cannot_be_called_is_refused(source: str, said: str) -> None:
+    report = checked(f"class Model:\n    {source}\n    def predict(self): ...\n")
+
+    [found] = report.findings
+    assert (found.line, found.code) == (2, "definition")
+    assert said in found.text
 
 
 # -- a folder --------------------------------------------------------------------------------------

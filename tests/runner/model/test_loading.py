@@ -166,7 +166,9 @@ async def test_a_parameter_that_nobody_gives_is_told(load: Load) -> None:
 async def test_a_positional_parameter_is_told(load: Load) -> None:
     error = await failure(load, KEEPS.format(parameters="config, /", got="config"))
 
-    assert "'config' cannot be given by keyword; drop the `/`" in str(error)
+    assert str(error) == (
+        "Model: the parameter 'config' of its constructor cannot be given by keyword; drop the `/`"
+    )
 
 
 async def test_a_model_that_changes_its_config_changes_its_own_copy(
@@ -556,12 +558,26 @@ async def test_how_often_it_is_tried_is_the_variable_of_truss(
     assert str(error) == "NUM_LOAD_RETRIES_TRUSS should be a number, got 'often'"
 
 
-async def test_a_load_that_yields_is_told(load: Load) -> None:
-    error = await failure(
-        load, "class Model:\n    def load(self): yield\n    def predict(self): ..."
-    )
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def load(self): yield", "Model.load yields, so calling it runs nothing"),
+        ("async def load(self): yield", "Model.load yields, so calling it runs nothing"),
+        ("load = None", "Model.load is None: a method that there is has to be one; delete it"),
+        ("load = 5", "Model.load is no function but 5"),
+        (
+            "def load(self, path, *rest, size=1, **more): ...",
+            "Model.load(path): it is called without arguments: leave out `path`, or take it",
+        ),
+    ],
+)
+async def test_a_load_that_cannot_be_called_is_told_and_not_tried_twice(
+    load: Load, source: str, said: str
+) -> None:
+    error = await failure(load, f"class Model:\n    {source}\n    def predict(self): ...")
 
-    assert "its load() yields, so calling it runs nothing" in str(error)
+    assert said in str(error)
+    assert describe_failure(error) == str(error)
 
 
 @pytest.mark.skipif(ANYIO < (4, 14), reason="anyio itself notices it from 4.14 on")
@@ -734,6 +750,8 @@ async def test_what_is_no_class_is_told(load: Load) -> None:
     error = await failure(load, "Model = 5")
 
     assert str(error) == "5 is no class: it cannot be called to make a model"
+    error = await failure(load, "Model = None")
+    assert str(error) == "None is no class: it cannot be called to make a model"
 
 
 async def test_an_asgi_app_is_told_where_it_belongs(load: Load) -> None:

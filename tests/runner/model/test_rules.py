@@ -46,11 +46,6 @@ def test_a_function_that_hides_its_arguments_is_refused() -> None:
         read("class Model:\n    predict = staticmethod(max)")
 
 
-def test_a_method_without_self_is_refused() -> None:
-    with pytest.raises(ModelDefinitionError, match=r"Model.predict does not say what it takes"):
-        read("class Model:\n    def predict(): ...")
-
-
 @pytest.mark.parametrize(
     ("parameters", "positional", "by_name"),
     [

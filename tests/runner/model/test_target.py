@@ -143,7 +143,10 @@ def test_a_class_that_may_come_about_on_import_is_left_to_the_import(text: str) 
     assert find_target("models.py").class_name == "Model"
 
 
-@pytest.mark.parametrize("text", ["class Model(:", "\0", "# coding: nonsense\nclass Model: ..."])
+@pytest.mark.parametrize(
+    "text",
+    ["class Model(:", "\0", "# coding: nonsense\nclass Model: ...", f"Model = {'-' * 5000}1"],
+)
 def test_a_file_that_is_no_python_is_left_to_the_import(text: str) -> None:
     write("models.py", text)
 
@@ -153,7 +156,7 @@ def test_a_file_that_is_no_python_is_left_to_the_import(text: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "fragment"),
     [
-        ("", "TARGET is package.module:Class, a .py file"),
+        ("", "TARGET is empty; TARGET is package.module:Class, a .py file"),
         ("nowhere", "there is no file or folder"),
         ("turss", "did you mean truss?"),
         ("models", "did you mean models.py?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,18 +54,33 @@ def check_source(file: Path, source: bytes, class_name: str, root: Path | None =
         root: The folder whose ``extensions/`` give the constructor arguments.
     """
     try:
-        names = Names(ast.parse(source))
+        return _checked(file, source, class_name, root or file.parent)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 0
-        wrong = Finding(line, Severity.ERROR, Code.SYNTAX, f"this is no Python: {error}")
-        return Report(file, class_name, line, findings=(wrong,))
-    model = read_class(names, class_name)
+        text = _syntax_error(error)
+    except (RecursionError, MemoryError):
+        line, text = 0, "expressions are nested deeper in it than Python reads"
+    wrong = Finding(line, Severity.ERROR, Code.SYNTAX, text)
+    return Report(file, class_name, line, findings=(wrong,))
+
+
+def _syntax_error(error: Exception) -> str:
+    if not isinstance(error, SyntaxError):  # a null byte, before Python 3.12
+        return f"syntax error: {error}"
+    version = ".".join(map(str, sys.version_info[:2]))
+    line = (error.text or "").strip()
+    where = f" in `{line:.80}`" if line else ""
+    return f"syntax error{where}: {error.msg} (read as Python {version})"
+
+
+def _checked(file: Path, source: bytes, class_name: str, root: Path) -> Report:
+    model = read_class(Names(ast.parse(source)), class_name)
     if model is None:
         text = f"class {class_name} is made where this check does not look: check the file it is in"
         return Report(
             file, class_name, 0, findings=(Finding(0, Severity.NOTE, Code.UNSEEN_CLASS, text),)
         )
-    return _report(file, model, root or file.parent)
+    return _report(file, model, root)
 
 
 def _report(file: Path, model: ModelClass, root: Path) -> Report:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from streamkit.runner._model._shape import KNOWN, Kind, Parameter, Shape, not_a_function
+from streamkit.runner._model._shape import KNOWN, Kind, Parameter, Shape, no_self, not_a_function
 
 from ._callee import CANCELLABLE, Callee, callee_of, decorated, own_nodes, parameters
 from ._names import CERTAIN, POSSIBLE, Names, Symbol, assigned, statements
@@ -170,6 +170,9 @@ def shape_of(model: ModelClass, member: Member) -> tuple[Shape, ast.expr | None]
         return Shape(member.name, oddity=member.oddity), None
     if callee is None:
         return Shape(member.name, _UNSEEN), None
+    arguments = callee.arguments
+    if callee.bound and not (arguments.posonlyargs or arguments.args or arguments.vararg):
+        return Shape(member.name, oddity=no_self(member.name)), None
     namespace = model.names.namespace(member.owner)
     written = parameters(callee)
     found = [_parameter(name, annotation, namespace) for name, annotation in written]

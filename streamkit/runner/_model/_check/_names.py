@@ -9,6 +9,7 @@ import typing
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Final, TypeAlias
 
 from streamkit.streams import REQUEST, RequestKind
@@ -20,7 +21,8 @@ _REQUESTS: Final = frozenset(
 )
 _TYPING: Final = frozenset({"typing", "typing_extensions"})
 _ALIASES: Final = 20  # of one another, before they are taken for a circle
-_KNOWN: Final = sys.stdlib_module_names | {"fastapi", "pydantic", "starlette", "streamkit"}
+_OR: Final = ast.BitOr()
+KNOWN: Final = sys.stdlib_module_names | {"fastapi", "pydantic", "starlette", "streamkit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _may_cover(leaf: object) -> bool:
         return False
     if leaf.path.startswith(".") and leaf.path.count(".") == 1:
         return any(_may_cover(base) for base in leaf.bases)
-    return leaf.path.partition(".")[0] not in _KNOWN
+    return leaf.path.partition(".")[0] not in KNOWN
 
 
 CERTAIN: Final = RequestKind(_covers, REQUEST.words)
@@ -108,7 +110,7 @@ class Names:
     def is_known(self, node: ast.expr) -> bool:
         """Whether a name is of this file, or of a package that this check knows."""
         path = self.path(node)
-        return path.partition(".")[0] in {"", *_KNOWN}
+        return path.partition(".")[0] in {"", *KNOWN}
 
     def symbol(self, node: ast.expr) -> object:
         """Return what a base class or a decorator stands for, without its arguments."""
@@ -157,6 +159,10 @@ class Names:
                 self._resolve(function) is typing.TypeVar
             ):
                 return Alias(bound)
+            case ast.Call(func=function, args=[_, first, *others]) if (
+                self._resolve(function) is typing.TypeVar
+            ):  # its constraints, as a union
+                return Alias(reduce(lambda one, other: ast.BinOp(one, _OR, other), others, first))
             case ast.Call():
                 maker = self.symbol(value)
                 return Symbol(f"{maker.path}()") if isinstance(maker, Symbol) else object()

@@ -8,34 +8,13 @@ from typing import Final
 
 from streamkit.streams import CLOSE_GRACE
 
+from ._blocking import Block, blocking, blocking_waits, file_accesses
 from ._callee import own_nodes
 from ._class import ModelClass
 from ._names import Names
 from ._paths import Running
-from ._report import Code, Finding, warning
+from ._report import Code, Finding, note, warning
 
-_HTTP: Final = ("delete", "get", "head", "options", "patch", "post", "put", "request")
-_ASYNC_CLIENT: Final = "use an httpx.AsyncClient"
-_PROCESS: Final = "use `await asyncio.create_subprocess_exec()`"
-_THREAD: Final = "call it in a thread, `await asyncio.to_thread(…)`"
-# What blocks whoever calls it → what to do instead.
-_BLOCKING: Final[dict[str, str]] = {
-    "builtins.input": _THREAD,
-    "concurrent.futures.as_completed": _THREAD,
-    "concurrent.futures.wait": "use `await asyncio.wait()`",
-    "os.popen": _PROCESS,
-    "os.system": _PROCESS,
-    "socket.create_connection": "use `await asyncio.open_connection()`",
-    "time.sleep": "use `await asyncio.sleep()`",
-    "torch.cuda.synchronize": _THREAD,
-    "urllib.request.urlopen": _ASYNC_CLIENT,
-    "urllib.request.urlretrieve": _ASYNC_CLIENT,
-    **{f"{module}.{verb}": _ASYNC_CLIENT for module in ("httpx", "requests") for verb in _HTTP},
-    **{
-        f"subprocess.{name}": _PROCESS
-        for name in ("call", "check_call", "check_output", "getoutput", "getstatusoutput", "run")
-    },
-}
 _CANCELS: Final = frozenset(
     {
         "anyio.get_cancelled_exc_class",
@@ -51,77 +30,45 @@ _YIELDS: Final = (ast.Yield, ast.YieldFrom)
 
 def on_loop_hazards(model: ModelClass, method: str, step: Running) -> Iterator[Finding]:
     """Look at one function that runs for a method."""
-    for look in (_blocking, _blocking_waits, _endless, _not_awaited) if step.on_loop else ():
-        yield from look(model.names, method, step.function)
+    if step.on_loop:
+        function = step.function
+        found = [*blocking(model, function), *blocking_waits(model.names, function)]
+        yield from (_blocks(each, method) for each in found)
+        yield from _endless(method, function)
+        yield from _not_awaited(method, function)
+        if method != "load":
+            yield from _files(model.names, method, function)
     yield from _swallowing(model.names, method, step.function)
 
 
-def _blocks(node: ast.AST, method: str, what: str, advice: str) -> Finding:
+def _blocks(block: Block, method: str) -> Finding:
     text = (
-        f"{what} holds the event loop: no other request moves and no cancel is heard meanwhile; "
-        f"{advice}"
+        f"{block.what} holds the event loop: no other request moves and no cancel is heard "
+        f"meanwhile; {block.advice}"
     )
-    return warning(node, Code.BLOCKS_LOOP, method, text)
+    return warning(block.node, Code.BLOCKS_LOOP, method, text)
 
 
-def _blocking(names: Names, method: str, function: ast.AST) -> Iterator[Finding]:
-    for node in own_nodes(function):
-        if isinstance(node, ast.Call) and (advice := _BLOCKING.get(names.path(node.func))):
-            path = names.path(node.func).removeprefix("builtins.")
-            yield _blocks(node, method, f"{path}()", advice)
+def _files(names: Names, method: str, function: ast.AST) -> Iterator[Finding]:
+    for block in file_accesses(names, function):
+        text = (
+            f"{block.what} holds the event loop for as long as the disk takes; where that may be "
+            f"long, {block.advice}"
+        )
+        yield note(block.node, Code.READS_FILE, method, text)
 
 
-def _blocking_waits(names: Names, method: str, function: ast.AST) -> Iterator[Finding]:
-    """Objects that are known by how they were made: a streamer, the event of watch_disconnect()."""
-    streamers, events = _streamers(names.tree), _disconnect_events(function)
-    for node in own_nodes(function):
-        match node:
-            case ast.For(iter=ast.Name(id=name)) if name in streamers:
-                advice = "iterate it in a generator without `async`, which gets a thread"
-                yield _blocks(node, method, f"`for … in {name}`, a TextIteratorStreamer,", advice)
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="wait")) if (
-                name in events
-            ):
-                advice = "it is for sync code; async code is interrupted without it"
-                yield _blocks(node, method, f"{name}.wait()", advice)
-            case _:
-                pass
-
-
-def _streamers(tree: ast.Module) -> set[str]:
-    return {
-        target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-        and ast.unparse(node.value.func).endswith("TextIteratorStreamer")
-    }
-
-
-def _disconnect_events(function: ast.AST) -> set[str]:
-    return {
-        item.optional_vars.id
-        for node in own_nodes(function)
-        if isinstance(node, ast.With)
-        for item in node.items
-        if isinstance(item.optional_vars, ast.Name)
-        and "watch_disconnect" in ast.unparse(item.context_expr)
-    }
-
-
-def _endless(_: Names, method: str, function: ast.AST) -> Iterator[Finding]:
+def _endless(method: str, function: ast.AST) -> Iterator[Finding]:
     for node in own_nodes(function):
         match node:
             case ast.While(test=ast.Constant(value=always)) if always and not _suspends(node.body):
-                text = "`while True` without an await"
                 advice = "await something in it, or call it in a thread"
-                yield _blocks(node, method, text, advice)
+                yield _blocks(Block(node, "`while True` without an await", advice), method)
             case _:
                 pass
 
 
-def _not_awaited(_: Names, method: str, function: ast.AST) -> Iterator[Finding]:
+def _not_awaited(method: str, function: ast.AST) -> Iterator[Finding]:
     nodes = list(own_nodes(function))
     handed_on = {id(node.value) for node in nodes if isinstance(node, ast.Await)}
     handed_on |= {id(value) for node in nodes if isinstance(node, ast.Call) for value in node.args}

@@ -6,14 +6,15 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from streamkit.runner._model._shape import Kind
+from streamkit.runner._model._shape import ROUTES, Kind
 
+from ._blocking import blocking
 from ._callee import own_nodes
 from ._class import Member, ModelClass
 from ._generating import generates
-from ._names import Names
+from ._names import KNOWN, Names
 from ._paths import ASKS, ASKS_CLIENT, line_that_asks, running
-from ._report import Code, Finding, warning
+from ._report import Code, Finding, note, warning
 
 _THREADS: Final = frozenset(
     {
@@ -29,6 +30,7 @@ _HEARS: Final = (ASKS - ASKS_CLIENT) | {
     "StoppingCriteriaList",
     "stopping_criteria",
 }
+_QUICK: Final = KNOWN | {"", "builtins", "numpy"}  # "": this file, whose functions are looked at
 _PREPARES: Final = (".set_", "processor", "tokenizer")
 _SHORT: Final = frozenset({"append", "get", "json", "model_dump", "model_dump_json"})
 
@@ -80,6 +82,18 @@ def _deaf(model: ModelClass, member: Member) -> Iterator[Finding]:
         if node is not None:
             yield warning(node, finding, member.name, text)
             return
+    blocks = (
+        block
+        for step in running(model, member)
+        if step.at_once
+        for block in blocking(model, step.function)
+    )
+    if (block := next(blocks, None)) is not None:
+        yield warning(block.node, Code.DEAF_CALL, member.name, _DEAF_CALL)
+        return
+    node = next((node for node in code if _is_of_others(model, node)), None)
+    if node is not None and member.name in ("predict", *ROUTES):
+        yield note(node, Code.DEAF_FUNCTION, member.name, _DEAF_FUNCTION)
 
 
 def _is_work(model: ModelClass, node: ast.AST) -> bool:
@@ -124,6 +138,12 @@ def _is_far(names: Names, function: ast.expr) -> bool:
     return bool(path)
 
 
+def _is_of_others(model: ModelClass, node: ast.AST) -> bool:
+    """A call of what is neither Python's own nor of this file."""
+    path = model.names.path(node.func) if isinstance(node, ast.Call) else ""
+    return bool(path) and path.partition(".")[0] not in _QUICK
+
+
 _DEAF_LOOP: Final = (
     "this loop runs to its end whoever leaves: look at `current_token().cancelled` in it, or serve "
     "with `--interrupt-threads on`"
@@ -131,6 +151,10 @@ _DEAF_LOOP: Final = (
 _DEAF_CALL: Final = (
     "this call runs to its end whoever leaves, on a thread that nobody can stop: make it ask "
     "`current_token()`, or write an `async def` around an engine that can be aborted"
+)
+_DEAF_FUNCTION: Final = (
+    "how long this call takes, this check cannot tell, and nothing here asks `current_token()`: it "
+    "runs to its end whoever leaves"
 )
 # The likeliest first.
 _LONG: Final[tuple[tuple[Callable[[ModelClass, ast.AST], bool], Code, str], ...]] = (

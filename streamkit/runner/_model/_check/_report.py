@@ -36,6 +36,8 @@ class Code(StrEnum):
     FAILS_ON_CALL = "fails-on-call"
     DROPS_RESULT = "drops-result"
     OWN_RESPONSE = "own-response"
+    READS_FILE = "reads-file"
+    DEAF_FUNCTION = "deaf-function"
     BY_HAND = "by-hand"
     UNSEEN_ANNOTATION = "unseen-annotation"
     UNSEEN_BASE = "unseen-base"
@@ -103,8 +105,17 @@ class Report:
 
 def warning(node: ast.AST, code: Code, method: str, text: str) -> Finding:
     """Make a finding about a method, at a place in its code."""
+    return _about(node, Severity.WARNING, code, method, text)
+
+
+def note(node: ast.AST, code: Code, method: str, text: str) -> Finding:
+    """The same, of what may be as it is."""
+    return _about(node, Severity.NOTE, code, method, text)
+
+
+def _about(node: ast.AST, severity: Severity, code: Code, method: str, text: str) -> Finding:
     line: int = getattr(node, "lineno", 0)
-    return Finding(line, Severity.WARNING, code, f"{method}: {text}", method)
+    return Finding(line, severity, code, f"{method}: {text}", method)
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

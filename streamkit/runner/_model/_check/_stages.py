@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from streamkit.runner._model._shape import Kind, Shape, Takes
+from streamkit.runner._model._shape import Kind, Shape, Takes, load_problem
 
-from ._callee import own_nodes, parameters
+from ._callee import Callee, own_nodes
 from ._class import ModelClass
 from ._paths import running
 from ._reach import code_kind, returned_streams
@@ -99,9 +99,11 @@ def _fails_on_each_call(model: ModelClass, shapes: Mapping[str, Shape]) -> Itera
 def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterator[Finding]:
     """Two methods that belong to no request."""
     load = model.members.get("load")
-    if load is not None and load.callee is not None and load.callee.kind in _GENERATORS:
-        text = f"{model.node.name}.load yields, so calling it would run nothing"
-        yield Finding(load.line, Severity.ERROR, Code.DEFINITION, text, "load")
+    if load is not None and (load.oddity or load.callee):
+        kind = load.callee.kind if load.callee else Kind.FUNCTION
+        text = load_problem(model.node.name, kind, _required(load.callee), load.oddity)
+        if text is not None:
+            yield Finding(load.line, Severity.ERROR, Code.DEFINITION, text, "load")
     setup = shapes.get("setup_environment")
     if setup is not None and setup.takes not in (None, Takes.INPUTS):
         callee = model.members["setup_environment"].callee
@@ -117,20 +119,29 @@ def _constructor(model: ModelClass, root: Path) -> Iterator[Finding]:
     constructor = model.members.get("__init__")
     if constructor is None or constructor.callee is None:
         return
-    arguments = constructor.callee.arguments
-    positional = [*arguments.posonlyargs, *arguments.args]
-    required = {each.arg for each in positional[1 : len(positional) - len(arguments.defaults)]}
-    required |= {
-        each.arg
-        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        if default is None
-    }
     extensions = {path.name for path in (root / "extensions").glob("*/")}
-    for name, _ in parameters(constructor.callee):
-        if name in required - _GIVEN - extensions:
-            known = ", ".join(sorted(_GIVEN | extensions))
+    known = ", ".join(sorted(_GIVEN | extensions))
+    by_position = {each.arg for each in constructor.callee.arguments.posonlyargs}
+    for name in _required(constructor.callee):
+        if name in by_position:
+            text = f"`{name}` cannot be given by keyword: drop the `/`"
+        elif name not in _GIVEN | extensions:
             text = (
-                f"{model.node.name}.__init__: nothing gives it `{name}`: give it a default, or "
-                f"read it from one of {known}, or add an extension of that name"
+                f"nothing gives it `{name}`: give it a default, or read it from one of {known}, or "
+                "add an extension of that name"
             )
-            yield Finding(constructor.line, Severity.ERROR, Code.CONSTRUCTOR, text)
+        else:
+            continue
+        text = f"{model.node.name}.__init__: {text}"
+        yield Finding(constructor.line, Severity.ERROR, Code.CONSTRUCTOR, text)
+
+
+def _required(callee: Callee | None) -> list[str]:
+    """The parameters without a default, but for the model itself."""
+    if callee is None:
+        return []
+    arguments = callee.arguments
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = [each.arg for each in positional[: len(positional) - len(arguments.defaults)]]
+    by_name = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return required[callee.bound :] + [each.arg for each, default in by_name if default is None]
