@@ -87,6 +87,7 @@ def _deaf(model: ModelClass, member: Member) -> Iterator[Finding]:
         for step in running(model, member)
         if step.at_once
         for block in blocking(model, step.function)
+        if not (isinstance(block.node, ast.Call) and generates(model, block.node.func))
     )
     if (block := next(blocks, None)) is not None:
         yield warning(block.node, Code.DEAF_CALL, member.name, _DEAF_CALL)
