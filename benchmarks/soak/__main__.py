@@ -44,7 +44,7 @@ async def soak(served: Served, given: argparse.Namespace) -> Evidence:
         await crowd.come(clients)
         tasks.cancel_scope.cancel()
     rested = await served.at_rest(REST_LIMIT)
-    after = await settled(served)
+    after = await settled(served, before)
     crowd.seen += guests.seen
     return Evidence(
         crowd=crowd,
@@ -59,12 +59,15 @@ async def soak(served: Served, given: argparse.Namespace) -> Evidence:
     )
 
 
-async def settled(served: Served) -> Sample:
-    """Connections that were kept alive end, and threads that wait for work."""
+async def settled(served: Served, like: Sample | None = None) -> Sample:
+    """Connections that were kept alive end, and threads that wait for work.
+
+    Where there is another sample to be ``like``, more than that one had is waited for to the end.
+    """
     fewest = await served.sample()
     with anyio.move_on_after(SETTLE_LIMIT):
         quiet = 0
-        while quiet < 3:
+        while quiet < 3 or (like and (fewest.fds > like.fds or fewest.threads > like.threads)):
             await anyio.sleep(SAMPLE_EVERY)  # there is no event that comes out of the process
             sample = await served.sample()
             fewer = sample.fds < fewest.fds or sample.threads < fewest.threads
