@@ -38,6 +38,7 @@ from ._result import (
     is_stream,
 )
 from ._rules import Method
+from ._seeing import seeing
 from ._tenure import Tenure
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class ModelCall(ModelCase):
         """Make a counted stream of anything that iterates, cancelled with the request."""
         end = self._begin()
         gap = Gap(self._model_host.gaps, self.source)
+        if self._patience.asks:
+            items = seeing(self.token, items)
         if not isinstance(items, AsyncIterable):
             items = ThreadedGenerator(
                 items,

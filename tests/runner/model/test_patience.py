@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
+from streamkit import current_token
 from streamkit._core import CancelSource, Reason, now
 from streamkit.errors import StreamCancelled
 from streamkit.runner._model import ASK_GRACE, ModelCall
+from streamkit.testing._clock import virtual_loop
 
 from .conftest import Serve
 
@@ -187,3 +190,81 @@ async def test_no_line_of_a_model_is_run_for_whoever_was_cancelled_before(serve:
             await call.predict("in", None)
 
     assert begun == []
+
+
+class AsksAndSees:
+    """Its engine hangs on the token; it asks as well, a second later."""
+
+    def __init__(self) -> None:
+        self.told_at: float | None = None
+        self.asked_at: float | None = None
+
+    def watch(self) -> None:
+        current_token().add_listener(self.told)
+
+    def told(self, _: object) -> None:
+        self.told_at = now()
+
+
+class Asynchronous(AsksAndSees):
+    async def predict(self, request: Any) -> Any:
+        return self.chunks(request)
+
+    async def chunks(self, request: Any) -> AsyncIterator[str]:
+        self.watch()
+        yield "chunk"
+        await current_token().wait()
+        await anyio.sleep(1)
+        assert await request.is_disconnected()
+        self.asked_at = now()
+
+
+class Iterates(Asynchronous):
+    """As engines do."""
+
+    async def predict(self, request: Any) -> Any:
+        return Bare(self.chunks(request))
+
+
+class InThread(AsksAndSees):
+    def predict(self, request: Any) -> Iterator[str]:
+        self.watch()
+        yield "chunk"
+        anyio.from_thread.run(self.pause)
+        assert anyio.from_thread.run(request.is_disconnected)
+        self.asked_at = anyio.from_thread.run_sync(now)
+
+    async def pause(self) -> None:
+        loop = virtual_loop()
+        loop.thread_parked()  # it waits for us: time may pass
+        await current_token().wait()
+        await anyio.sleep(1)
+        loop.thread_started()
+
+
+class Bare:
+    def __init__(self, chunks: AsyncIterator[str]) -> None:
+        self.chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        return await anext(self.chunks)
+
+
+@pytest.mark.parametrize("kind", [Asynchronous, InThread, Iterates])
+async def test_the_token_of_who_asks_tells_it_at_once(
+    serve: Serve, kind: type[AsksAndSees]
+) -> None:
+    model: Any = kind()
+    runner, source = serve(model), CancelSource()
+    source.cancel_after(1)
+    with pytest.raises(StreamCancelled):
+        await stream(runner, source, [])
+    await runner.in_flight.wait_idle()
+
+    assert (model.told_at, model.asked_at, now()) == (1, 2, 2)
+    account = runner.find("r")
+    assert account is not None
+    assert account.phase == "cancelled"
