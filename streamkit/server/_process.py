@@ -68,6 +68,7 @@ class Server(uvicorn.Server):
         self._runner = app.runner
         self._grace = settings.drain_grace
         self._signals = 0
+        self._ready = False
         self._orphans = Orphans()
         self._loop: asyncio.AbstractEventLoop
         self._pulse: Pulse
@@ -95,7 +96,6 @@ class Server(uvicorn.Server):
         self._loop = loop = asyncio.get_running_loop()
         self._pulse = Pulse(
             loop,
-            patience=self._grace + CLOSE_LIMIT,
             on_beat=self._beat,
             on_dead=self._end_blocked,
         )
@@ -117,7 +117,8 @@ class Server(uvicorn.Server):
             name = signal.Signals(number).name
             logger.error("%s once more, giving up: %s", name, last_line(self._runner))
             _end(1)  # whatever it is that does not end, it shall not end this either
-        self._pulse.expect_end()
+        # Whoever still loads answers nobody: an `async def load` that blocks is not waited for.
+        self._pulse.expect_end(CLOSE_LIMIT + (self._grace if self._ready else 0))
         self._loop.call_soon_threadsafe(self._heard, number, self._signals)
 
     def _heard(self, number: int, count: int) -> None:
@@ -145,6 +146,7 @@ class Server(uvicorn.Server):
         """Say that it can answer, as soon as it can."""
         try:
             await self._service.wait_ready()
+            self._ready = True
         except Exception:  # noqa: BLE001 - the service has logged it, with the user's own lines
             self.status = 1
             self.should_exit = True

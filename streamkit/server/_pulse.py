@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -24,7 +25,6 @@ class Pulse:
 
     Args:
         loop: The loop, which runs in this thread.
-        patience: Seconds that it may be silent once the process was told to end.
         on_beat: Called in the loop each time it answers.
         on_dead: Called in the thread with where the loop is, when the patience is over.
     """
@@ -33,16 +33,14 @@ class Pulse:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        patience: float,
         on_beat: Callable[[], object],
         on_dead: Callable[[str], object],
     ) -> None:
         self._loop = loop
         self._loops_thread = threading.get_ident()
-        self._patience = patience
+        self._patience = math.inf
         self._on_beat = on_beat
         self._on_dead = on_dead
-        self._ending = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._live, name="streamkit-pulse", daemon=True)
 
@@ -50,9 +48,12 @@ class Pulse:
         """Begin to ask."""
         self._thread.start()
 
-    def expect_end(self) -> None:
-        """The process was told to end. Legal in a signal handler: it takes no lock."""
-        self._ending = True
+    def expect_end(self, patience: float) -> None:
+        """The process was told to end; the loop may be silent for so many seconds from now on.
+
+        Legal in a signal handler: it takes no lock.
+        """
+        self._patience = patience
 
     def stop(self) -> None:
         """Ask no more."""
@@ -76,7 +77,7 @@ class Pulse:
         silent = silent_at_the_end = 0.0
         while not (answered.wait(INTERVAL) or self._stopped.is_set()):
             silent += INTERVAL
-            silent_at_the_end += INTERVAL if self._ending else 0.0
+            silent_at_the_end += INTERVAL if self._patience < math.inf else 0.0
             if silent == REPORT_AFTER:
                 logger.error(
                     "the event loop has been blocked for %g s, at %s: nobody is served, and no "

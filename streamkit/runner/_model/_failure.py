@@ -33,9 +33,15 @@ def load_failed(subject: str, step: str, error: BaseException) -> ModelLoadFaile
 
 
 def _hint(error: BaseException) -> str:
-    if not isinstance(error, ModuleNotFoundError) or error.name not in IN_TRUSSS_IMAGE:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
-    return f"; Truss's image brings {error.name} along, here it has to be installed"
+    if error.name in IN_TRUSSS_IMAGE:
+        return f"; Truss's image brings {error.name} along, here it has to be installed"
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    folder = Path(frame.f_code.co_filename).parent
+    if (folder / error.name).is_dir() or (folder / f"{error.name}.py").is_file():
+        return f"; it is beside the file that wants it: import it as `.{error.name}`"
+    return ""
 
 
 def describe_failure(error: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from typing import Any, Final, ForwardRef, TypeAlias, get_args, get_origin
+import math
+from typing import Any, Final, ForwardRef, TypeAlias, cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -81,13 +82,30 @@ class Validator:
         if self._adapter is None:
             return None
         try:
-            return self._adapter.json_schema(
+            schema = self._adapter.json_schema(
                 by_alias=not answer,
                 ref_template=ref_template,
                 mode="serialization" if answer else "validation",
             )
         except PydanticInvalidForJsonSchema:
             return None
+        return _without_infinities(schema)
+
+
+def _without_infinities(node: Any) -> Any:
+    """A schema without the defaults and limits that no JSON can say."""
+    if isinstance(node, dict):
+        items = cast("dict[str, Any]", node).items()
+        return {key: _without_infinities(value) for key, value in items if not _is_endless(value)}
+    if isinstance(node, list):
+        return [_without_infinities(each) for each in cast("list[Any]", node)]
+    return node
+
+
+def _is_endless(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_endless, cast("list[object]", value)))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _validated(adapter: TypeAdapter[Any] | OldModel, value: object) -> object:

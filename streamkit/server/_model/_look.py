@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from streamkit import __version__
 from streamkit._core import cancel_scope, current_token
 from streamkit.errors import StreamCancelled
-from streamkit.runner._model import LoadedModel, ModelRunner
+from streamkit.runner._model import LoadedModel, ModelRunner, dump_json
 from streamkit.server._openai import describe_model, list_of, unix_now
 
 from ._errors import answer_to, not_ready
@@ -106,7 +106,8 @@ def _endpoint(ask: Ask) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
         try:
             with cancel_scope(current_token()):
-                return JSONResponse(await ask())
+                # Not JSONResponse: a docstring of the model's may hold what UTF-8 cannot say.
+                return Response(dump_json(await ask()), media_type="application/json")
         except StreamCancelled:
             raise
         except Exception as error:  # noqa: BLE001 - answered

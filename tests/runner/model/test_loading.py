@@ -642,6 +642,17 @@ async def test_what_trusss_image_has_and_is_missing_here_is_said_to(
     assert (f"Truss's image brings {name} along" in str(error)) is hinted
 
 
+async def test_a_sibling_that_was_imported_by_its_bare_name_is_told(load: Load) -> None:
+    write("truss/model/helper.py", "")
+    write("truss/model/more/deep.py", "")
+
+    for wanted, name in (("import helper", "helper"), ("from more import deep", "more")):
+        error = await failure(load, f"{wanted}\nclass Model:\n    def predict(self): ...")
+        assert str(error).endswith(f"; it is beside the file that wants it: import it as `.{name}`")
+    error = await failure(load, "import nowhere\nclass Model:\n    def predict(self): ...")
+    assert str(error).endswith("No module named 'nowhere'")
+
+
 def test_the_extra_has_what_the_hint_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {Requirement(each).name for each in project["optional-dependencies"]["truss"]}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.text import TextReceiveStream
 
 from streamkit.testing import open_request
 from tests.server.serving import LIMIT, Served, serving
@@ -244,6 +248,33 @@ async def test_a_loop_that_is_blocked_for_good_is_reported_and_does_not_keep_the
 
     assert re.search(r"the event loop has been blocked for 5 s, at \S*hostile\.py:\d+ in ", log)
     assert re.search(r"the event loop is blocked, at \S*hostile\.py:\d+ in .*: giving it up", log)
+
+
+BLOCKED_LOAD = """
+import sys, time
+class Model:
+    async def load(self):
+        sys.stderr.write("blocked\\n")
+        sys.stderr.flush()
+        time.sleep(60)
+    def predict(self, inputs): ...
+"""
+
+
+async def test_an_async_load_that_blocks_does_not_keep_a_signal_waiting(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(BLOCKED_LOAD)
+    command = [sys.executable, "-m", "streamkit.server.cli", "serve", "--port", "0", "model.py"]
+    async with await anyio.open_process(command, cwd=tmp_path, stdout=None) as process:
+        assert process.stderr
+        lines = TextReceiveStream(process.stderr)
+        log = ""
+        async for text in lines:
+            log += text
+            if "blocked" in text and "giving it up" not in log:
+                process.send_signal(signal.SIGINT)
+
+        assert await process.wait() == 1
+    assert re.search(r"the event loop is blocked, at \S*model\.py:7 in .*: giving it up", log)
 
 
 async def test_a_signal_that_a_library_takes_is_taken_back() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import typing
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
-from typing import Any, TypedDict, Union
+from typing import Annotated, Any, TypedDict, Union
 
 import fastapi
 import pytest
@@ -375,6 +376,35 @@ async def test_it_is_served_once_the_model_is_loaded(serve) -> None:
     assert after.headers_received["content-type"] == "application/json"
     check(json.loads(after.data))
     assert json.loads(after.data)["info"]["title"] == "model"
+
+
+class Endless(BaseModel):
+    at_most: float = math.inf
+    at_least: Annotated[float, Field(ge=-math.inf)] = math.nan
+    some: list[float] = [1.0, math.nan]
+
+
+class Unsaid:
+    """What JSON has no word for is left out, and no reason to say nothing."""
+
+    def predict(self, inputs: Endless) -> Endless:
+        return inputs
+
+    predict.__doc__ = "half of a pair: \ud800"
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/v1/models/any/schema"])
+async def test_what_json_cannot_say_keeps_no_schema_from_being_served(serve, path) -> None:
+    exchange = await get(serve(Unsaid), path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert exchange.status == 200
+    said = json.loads(exchange.data, parse_constant=refuse)
+    schema = said.get("input_schema") or taken(Unsaid)
+    assert set(schema["properties"]) == {"at_most", "at_least", "some"}
+    assert "default" not in schema["properties"]["at_most"]
 
 
 class Everything(Whole):
