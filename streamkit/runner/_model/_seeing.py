@@ -20,7 +20,7 @@ def seeing(
     """Return the same items; in the code that makes them ``current_token()`` is ``token``."""
     if isinstance(items, AsyncIterable):
         return _Seeing(token, as_async_iterator(items))
-    thread = _seeing_in_thread(token, items)
+    thread: Any = _seeing_in_thread(token, items)
     thread.__qualname__ = getattr(items, "__qualname__", type(items).__qualname__)  # for reports
     return thread
 
