@@ -649,6 +649,20 @@ def test_a_class_from_elsewhere_is_not_seen() -> None:
     assert [each.code for each in report.findings] == ["unseen-class"]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from fastapi import FastAPI\nModel = FastAPI(title='x')",
+        "import starlette.applications as made\nModel = made.Starlette()",
+    ],
+)
+def test_an_app_is_no_class_and_would_be_refused(source: str) -> None:
+    report = checked(source)
+
+    assert not report.loads
+    assert [each.code for each in report.findings] == ["definition"]
+
+
 def test_a_constructor_that_nobody_can_serve_is_refused(tmp_path: Path) -> None:
     def refused(parameters: str) -> bool:
         source = f"class Model:\n    def __init__(self, {parameters}): ...\n    def predict(s): ..."

@@ -27,6 +27,7 @@ from ._tasks import task_hazards
 __all__ = ["Code", "Finding", "MethodReport", "Report", "Severity", "check", "check_source"]
 
 _CALLED_FOR_REQUESTS: Final = (*STAGES, *ROUTES, "websocket")
+_APPS: Final = frozenset({"fastapi.FastAPI()", "starlette.applications.Starlette()"})
 _SAYS_NOTHING: Final = ("", "Any", "None", "object", "typing.Any")
 
 
@@ -74,13 +75,19 @@ def _syntax_error(error: Exception) -> str:
 
 
 def _checked(file: Path, source: bytes, class_name: str, root: Path) -> Report:
-    model = read_class(Names(ast.parse(source)), class_name)
+    names = Names(ast.parse(source))
+    model = read_class(names, class_name)
     if model is None:
-        text = f"class {class_name} is made where this check does not look: check the file it is in"
-        return Report(
-            file, class_name, 0, findings=(Finding(0, Severity.NOTE, Code.UNSEEN_CLASS, text),)
-        )
+        return Report(file, class_name, 0, findings=(_no_class(names, class_name),))
     return _report(file, model, root)
+
+
+def _no_class(names: Names, class_name: str) -> Finding:
+    if names.path(ast.Name(class_name)) in _APPS:
+        text = f"{class_name} is an ASGI app and no model class: run it as it is, with uvicorn"
+        return Finding(0, Severity.ERROR, Code.DEFINITION, text)
+    text = f"class {class_name} is made where this check does not look: check the file it is in"
+    return Finding(0, Severity.NOTE, Code.UNSEEN_CLASS, text)
 
 
 def _report(file: Path, model: ModelClass, root: Path) -> Report:
