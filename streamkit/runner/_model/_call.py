@@ -141,6 +141,11 @@ class ModelCall(ModelCase):
         tenure = self._tenure
         return (self._work if tenure is None or tenure.over else tenure.work).begin()
 
+    @property
+    def interrupts_threads(self) -> bool:
+        """Whether a cancel raises in its threads."""
+        return self._model_host.options.interrupt_threads
+
     def own_threads(self) -> OwnThreads:
         """Those that the model's code starts; any thread."""
         with _making:
@@ -148,7 +153,7 @@ class ModelCall(ModelCase):
                 self._threads = OwnThreads(
                     self.token,
                     self._patience.loop,
-                    interrupt=self._model_host.options.interrupt_threads,
+                    interrupt=self.interrupts_threads,
                     hold_slot=self._hold_slot,
                 )
             return self._threads

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamkit._core import current_loop, hold
 from streamkit.streams import CLOSE_GRACE
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from ._own_threads import OwnThreads
 
 
-Begin: TypeAlias = Callable[[], Callable[[], None]]
-
-
 class Owner(Protocol):
     """The request that runs: what its model's code leaves behind is work of it."""
+
+    @property
+    def interrupts_threads(self) -> bool:
+        """Whether a cancel raises in its threads."""
+        ...
 
     def begin_dropped(self) -> Callable[[], None]:
         """A piece of work begins, also after the answer is complete; call what it returns."""

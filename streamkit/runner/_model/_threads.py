@@ -13,15 +13,16 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 
 import anyio.to_thread
 
 from streamkit._core import Timer, current_loop
+from streamkit.streams._interrupt import InterruptibleCalls
 from streamkit.streams._places import place_of
 
-from ._dropped import Begin, owner_var
+from ._dropped import Owner, owner_var
 
 logger = logging.getLogger("streamkit.runner")
 
@@ -46,11 +47,22 @@ def count_threads() -> None:
 class _Call:
     """One call in a thread: whoever waits for it may leave before its end."""
 
-    __slots__ = ("_args", "_call", "_end", "_left", "_lock", "_loop", "_thread_id", "_timer")
+    __slots__ = (
+        "_call",
+        "_calls",
+        "_end",
+        "_left",
+        "_lock",
+        "_loop",
+        "_owner",
+        "_thread_id",
+        "_timer",
+    )
 
-    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(self, call: Callable[[], Any], owner: Owner) -> None:
         self._call = call
-        self._args = args
+        self._owner = owner
+        self._calls = InterruptibleCalls() if owner.interrupts_threads else None
         self._loop = current_loop()
         self._lock = threading.Lock()
         self._left = False
@@ -64,7 +76,7 @@ class _Call:
                 return None
             self._thread_id = threading.get_ident()
         try:
-            return self._call(*self._args)
+            return self._call() if self._calls is None else self._calls.run(self._call)
         finally:
             with self._lock:
                 self._thread_id = None
@@ -72,13 +84,15 @@ class _Call:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon(self._ended)
 
-    def leave(self, begin: Begin) -> None:
+    def leave(self) -> None:
         """In the loop: nobody waits for it any more."""
         with self._lock:
             self._left = True
             if self._thread_id is None:
                 return
-            self._end = begin()
+            self._end = self._owner.begin_dropped()
+        if self._calls is not None:
+            self._calls.interrupt()
         self._timer = self._loop.call_at(self._loop.now() + REPORT_AFTER, self._report)
 
     def _ended(self) -> None:
@@ -103,10 +117,10 @@ def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
         # Others than threads get what they run pickled.
         if owner is None or not isinstance(executor, ThreadPoolExecutor | None):
             return run_in_executor(executor, func, *args)
-        call = _Call(func, args)
+        call = _Call(partial(func, *args), owner)
 
         def leave(_: object) -> None:
-            call.leave(owner.begin_dropped)
+            call.leave()
 
         future = run_in_executor(executor, call)
         # Heard before its waiter goes on: a future tells those first who came first.
@@ -121,8 +135,8 @@ async def _run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any
     owner = owner_var.get()
     if owner is None:
         return await _anyio_run_sync(func, *args, **options)
-    call = _Call(func, args)
+    call = _Call(partial(func, *args), owner)
     try:
         return await _anyio_run_sync(call, **options)
     finally:
-        call.leave(owner.begin_dropped)
+        call.leave()

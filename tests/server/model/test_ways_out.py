@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -33,14 +34,21 @@ async def test_a_response_of_the_models_that_is_not_whole_is_a_failure(serve, as
     assert app.runner.slots.taken == 0
 
 
-@pytest.mark.realtime
-async def test_sync_code_is_interrupted_where_that_is_set(serve, ask) -> None:
-    class Model:
-        def predict(self, inputs: Any) -> Any:
-            while True:
-                sum(range(1000))
+class Spins:
+    def predict(self, inputs: Any) -> Any:
+        while True:
+            sum(range(1000))
 
-    app = serve(Model, interrupt_threads="on")
+
+class SpinsInAThread:
+    async def predict(self, inputs: Any) -> Any:
+        await asyncio.to_thread(Spins.predict, self, inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("model", [Spins, SpinsInAThread])
+async def test_sync_code_is_interrupted_where_that_is_set(serve, ask, model) -> None:
+    app = serve(model, interrupt_threads="on")
 
     await ask(app, headers={"x-request-id": "r"}, leaves_after_seconds=0.1).run()
     await app.runner.in_flight.wait_idle()
