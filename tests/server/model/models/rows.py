@@ -2,9 +2,12 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import inspect
 import pickle
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from typing import Annotated, Any, Optional
 
 import anyio
@@ -33,6 +36,24 @@ class Pickled:
     number: int
 
 
+class Mine(starlette.requests.Request):
+    """What a model may ask for, and gets the server's own instead."""
+
+
+def without_wraps(method: Any) -> Any:
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return outer
+
+
+def with_wraps(method: Any) -> Any:
+    return functools.wraps(method)(without_wraps(method))
+
+
+stage: ContextVar[str] = ContextVar("stage", default="none")
+
+
 class Model:
     """Does what the inputs say."""
 
@@ -43,11 +64,11 @@ class Model:
     def echo(self, inputs: Any, request: Any) -> Any:
         return inputs
 
-    def type(self, inputs: Any, request: Any) -> Any:
-        return type(inputs["value"]).__name__
+    def thread(self, inputs: Any, request: Any) -> Any:
+        return threading.current_thread() is threading.main_thread()
 
     async def coroutine(self, inputs: Any, request: Any) -> Any:
-        return "coroutine"
+        return threading.current_thread() is threading.main_thread()
 
     def generator(self, inputs: Any, request: Any) -> Iterator[str | bytes]:
         yield "one "
@@ -59,6 +80,17 @@ class Model:
 
     def iterator(self, inputs: Any, request: Any) -> Any:
         return Engine()
+
+    def numbers(self, inputs: Any, request: Any) -> Iterator[int]:
+        yield 1
+
+    def numpy(self, inputs: Any, request: Any) -> Any:
+        import numpy as np  # noqa: PLC0415 - only one of these processes needs it
+
+        return {"a": np.arange(4).reshape(2, 2), "b": np.float32(0.5)}
+
+    def datetime(self, inputs: Any, request: Any) -> Any:
+        return dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 
     def nested(self, inputs: Any, request: Any) -> Any:
         return {"items": Items(items=[Item(v=1)]), "at": dt.date(2026, 1, 2)}
@@ -146,8 +178,11 @@ class Validated:
 
 
 class RequestOnly:
-    async def predict(self, request: starlette.requests.Request) -> Any:
-        return (await request.body()).decode("latin-1")
+    async def predict(self, anything: Mine) -> Any:
+        return (await anything.body()).decode("latin-1")
+
+    def is_healthy(self) -> Any:
+        raise ValueError("not well")
 
 
 class Preprocessed:
@@ -171,12 +206,15 @@ class Nothing:
     def postprocess(self) -> Any:
         return "from nothing"
 
+    def is_healthy(self) -> None: ...
+
 
 class Staged:
     """One request for all stages, which Truss's annotations do not all recognise."""
 
     async def preprocess(self, inputs: Any, request: Optional[fastapi.Request] = None) -> Any:  # noqa: UP045
         request.state.seen = [id(request)]
+        stage.set("preprocess")
         return inputs
 
     def predict(self, inputs: Any, request: "fastapi.Request") -> Any:
@@ -187,7 +225,7 @@ class Staged:
         self, inputs: Any, *, request: Annotated[fastapi.Request | None, 1]
     ) -> Any:
         request.state.seen.append(id(request))
-        return len(set(request.state.seen))
+        return [len(set(request.state.seen)), stage.get(), await request.json()]
 
 
 class Generators:
@@ -232,6 +270,29 @@ class OnlyCompletions:
     def completions(self, inputs: Any) -> Any:
         return inputs
 
+    @with_wraps
+    async def chat_completions(self, inputs: Any, request: fastapi.Request) -> Any:
+        return [inputs, request.method]
+
+    def embeddings(self, request) -> Any:
+        return request
+
+    def messages(self, *inputs: Any) -> Any:
+        return inputs
+
+    def responses(self, **inputs: Any) -> Any:
+        return inputs
+
+
+class Echo:
+    """Truss refuses the method beside it, too."""
+
+    async def websocket(self, websocket: fastapi.WebSocket) -> None:
+        said = await websocket.receive_text()
+        if said == "break":
+            raise ValueError("secret")
+        await websocket.send_text(said)
+
 
 class LoadFails:
     def load(self) -> None:
@@ -243,45 +304,40 @@ class LoadFails:
 # -- what cannot be served ---------------------------------------------------------------------
 
 
-class RequestFirst:
-    def predict(self, request: fastapi.Request, inputs: Any) -> None: ...
+class EveryReason:
+    """Each method breaks a rule of its own."""
+
+    def preprocess(self, request: fastapi.Request, inputs: Any) -> None: ...
+
+    def predict(self, inputs: Any, connection: starlette.requests.HTTPConnection) -> None: ...
+
+    def postprocess(self, result: Any, **more: Any) -> None: ...
+
+    def completions(self, inputs: Any, request: fastapi.Request, more: Any) -> None: ...
+
+    def chat_completions(self, x: Any, request) -> None: ...
+
+    def embeddings(self, inputs: Any, temperature: float = 0.5) -> None: ...
+
+    messages = None
+
+    @without_wraps
+    def responses(self, inputs: Any) -> None: ...
+
+    def is_healthy(self, inputs: Any) -> bool: ...
 
 
-class NoRequest:
-    def predict(self, inputs: Any, request) -> None: ...
+class BadCompany:
+    """Its methods do not go together."""
 
-
-class ThreeArguments:
-    def predict(self, inputs: Any, request: fastapi.Request, more: Any) -> None: ...
-
-
-class PreprocessedRequest:
     def preprocess(self, inputs: Any) -> None: ...
 
     def predict(self, request: fastapi.Request) -> None: ...
 
-
-class PostprocessedRequest:
-    def predict(self, inputs: Any) -> None: ...
-
     def postprocess(self, request: fastapi.Request) -> None: ...
+
+    def websocket(self, websocket: fastapi.WebSocket, request: fastapi.Request) -> None: ...
 
 
 class NoMethod:
     def forward(self, inputs: Any) -> None: ...
-
-
-class BothWorlds:
-    def predict(self, inputs: Any) -> None: ...
-
-    async def websocket(self, websocket: fastapi.WebSocket) -> None: ...
-
-
-class SyncWebsocket:
-    def websocket(self, websocket: fastapi.WebSocket) -> None: ...
-
-
-class HealthOfInputs:
-    def predict(self, inputs: Any) -> None: ...
-
-    def is_healthy(self, inputs: Any) -> bool: ...

@@ -1,0 +1,3 @@
+"""Beside the model."""
+
+HELP = "help"

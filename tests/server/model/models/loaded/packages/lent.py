@@ -1,0 +1,3 @@
+"""In packages/."""
+
+BORROWED = "borrowed"
