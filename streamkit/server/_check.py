@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``streamkit check``; return its exit status."""
     given = _parser().parse_args(arguments)
     try:
-        report = check(given.target)
+        report = check(given.target, given.extensions)
     except (TargetNotFound, ModelLoadFailed, OSError) as error:
         sys.stderr.write(f"streamkit check: {error}\n")
         return 1 if isinstance(error, ModelLoadFailed) else 2
@@ -46,13 +46,16 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamkit check",
-        usage="streamkit check [--json] TARGET",
+        usage="streamkit check [--json] [--extensions DIR] TARGET",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("target", metavar="TARGET", help="the model class")
+    parser.add_argument(
+        "--extensions", type=Path, metavar="DIR", help="a folder of more, NAME/extension.py"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
 

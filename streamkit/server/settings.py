@@ -82,6 +82,7 @@ OptionalSeconds: TypeAlias = Annotated[Seconds | None, BeforeValidator(_switched
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31 - 1)]
 OptionalCount: TypeAlias = Annotated[Count | None, BeforeValidator(_switched_off)]
 Key: TypeAlias = Annotated[SecretStr, AfterValidator(_sound_key)]
+OptionalFolder: TypeAlias = Annotated[Path | None, BeforeValidator(_switched_off)]
 OptionalKey: TypeAlias = Annotated[Key | None, BeforeValidator(_switched_off)]
 Host: TypeAlias = Annotated[str, AfterValidator(_sound_host)]
 OptionalHosts: TypeAlias = Annotated[tuple[Host, ...] | None, BeforeValidator(_host_list)]
@@ -146,6 +147,11 @@ class Settings(BaseModel):
         default="all",
         description="Which annotations of a model's inputs are held: all, or as on Truss those "
         "that are a pydantic model.",
+    )
+    extensions: OptionalFolder = Field(
+        default=None,
+        description="Folder with extensions beside a model's own, each as NAME/extension.py; or "
+        "off.",
     )
     slots_cover: Literal["predict", "all"] = Field(
         default="predict", description="What takes a slot: predict, or the /v1 methods as well."

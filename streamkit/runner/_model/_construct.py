@@ -95,11 +95,10 @@ def construct(make: object, offered: Offer) -> object:
     return make(**{name: offered[name]() for name in offered if name in wanted})
 
 
-def load_extensions(root: Path, offered: Offer) -> dict[str, Any]:
+def load_extensions(target: Target, offered: Offer) -> dict[str, Any]:
     """Import, make and load what is in ``extensions/<name>/extension.py``, by name."""
     extensions: dict[str, Any] = {}
-    for source in sorted((root / EXTENSIONS).glob("*/extension.py")):
-        name = source.parent.name
+    for name, source in sorted(target.extensions.items()):
         module = import_file(source, (EXTENSIONS, name))
         extensions[name] = extension = cast("Any", construct(module.Extension, offered))
         extension.load()

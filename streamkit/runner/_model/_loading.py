@@ -22,7 +22,7 @@ from ._module import import_class
 from ._rules import Methods, examine, why_no_load
 from ._secrets import SECRETS_DIR
 from ._steps import Steps
-from ._target import EXTENSION_MODEL, Form, Target
+from ._target import EXTENSION_MODEL, Target
 
 logger = logging.getLogger("streamkit.model")
 
@@ -141,11 +141,7 @@ class ModelLoader:
 
     async def _make(self, steps: Steps) -> object:
         target, offered = self._target, self._offered
-        extensions: dict[str, Any] = {}
-        if target.form is Form.FOLDER:
-            extensions = await steps.in_thread(
-                "extensions", lambda: load_extensions(target.root, offered)
-            )
+        extensions = await steps.in_thread("extensions", lambda: load_extensions(target, offered))
         if target.source is None and target.module is None:
             make = extensions[EXTENSION_MODEL].model_override
             return await steps.in_thread("constructor", make)

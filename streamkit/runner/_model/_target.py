@@ -7,7 +7,7 @@ import difflib
 import importlib.machinery
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -53,6 +53,7 @@ class Target:
         module: The module's full name; None if that follows from ``source``.
         config: What its config.yaml says; the defaults for the forms that have none.
         config_file: That file, of a folder.
+        more_extensions: A folder of extensions beside the target's own.
     """
 
     spec: str
@@ -64,6 +65,18 @@ class Target:
     module: str | None = None
     config: ModelConfig = field(default_factory=default_config, repr=False)
     config_file: Path | None = None
+    more_extensions: Path | None = None
+
+    @property
+    def extensions(self) -> dict[str, Path]:
+        """The file of each extension by its name, the folder's own before others."""
+        own = self.root / EXTENSIONS if self.form is Form.FOLDER else None
+        return {
+            source.parent.name: source
+            for folder in (self.more_extensions, own)
+            if folder is not None
+            for source in sorted(folder.glob("*/extension.py"))
+        }
 
     @property
     def passed_over(self) -> Path | None:
@@ -78,8 +91,10 @@ class Target:
         return f"{self.class_name} of {self.source or self.module or self.root}"
 
 
-def find_target(spec: str) -> Target:
+def find_target(spec: str, extensions: Path | None = None) -> Target:
     """Return what ``spec`` names; imports nothing, takes milliseconds.
+
+    ``extensions`` is a folder of more of them: ``NAME/extension.py``.
 
     Relative paths, and modules, start from the working directory, as uvicorn's do.
 
@@ -87,9 +102,17 @@ def find_target(spec: str) -> Target:
         TargetNotFound: There is no such file, folder, module or class.
         ModelLoadFailed: The folder's config.yaml cannot be used.
     """
+    if extensions is not None:
+        extensions = extensions.resolve()
+        if not extensions.is_dir():
+            raise TargetNotFound(f"--extensions: there is no folder {extensions}")
     path = Path(spec)
     if spec and path.is_dir():
-        return _folder(spec, path)
+        return _folder(spec, path, extensions)
+    return replace(_no_folder(spec, path), more_extensions=extensions)
+
+
+def _no_folder(spec: str, path: Path) -> Target:
     place, colon, class_name = spec.partition(":")
     if colon and not class_name.isidentifier():
         raise TargetNotFound(f"{spec!r}: {class_name!r} is no name of a class; {FORMS}")
@@ -100,7 +123,7 @@ def find_target(spec: str) -> Target:
     raise TargetNotFound(_not_there(spec, path))
 
 
-def _folder(spec: str, path: Path) -> Target:
+def _folder(spec: str, path: Path, extensions: Path | None) -> Target:
     root = path.resolve()
     config_file = root / CONFIG_FILE
     if not config_file.is_file():
@@ -118,10 +141,11 @@ def _folder(spec: str, path: Path) -> Target:
         source=source if source.is_file() else None,
         config=config,
         config_file=config_file,
+        more_extensions=extensions,
     )
     if target.source is not None:
         _require_class(target, target.source)
-    elif not (root / EXTENSIONS / EXTENSION_MODEL / "extension.py").is_file():
+    elif EXTENSION_MODEL not in target.extensions:
         raise TargetNotFound(_no_model_file(target, source))
     return target
 
@@ -132,7 +156,8 @@ def _no_model_file(target: Target, source: Path) -> str:
     if target.config.raw[EXTENSION_MODEL] and not near:
         return (
             f"{text}; {EXTENSION_MODEL} of {target.config_file} has Truss build a model, which "
-            f"needs {EXTENSIONS}/{EXTENSION_MODEL}/extension.py; write a class, or add that file"
+            f"needs {EXTENSIONS}/{EXTENSION_MODEL}/extension.py; write a class, or add that file, "
+            f"there or below --extensions"
         )
     where = f"model_module_dir and model_class_filename in {target.config_file} say where it is"
     return f"{text}; {where}"

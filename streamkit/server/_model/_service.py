@@ -44,7 +44,7 @@ class ModelService:
     """
 
     def __init__(self, target: str, settings: Settings) -> None:
-        self._target = find_target(target)
+        self._target = find_target(target, settings.extensions)
         enter(self._target)
         self.runner: ModelRunner = ModelRunner(self._target.name, options_of(settings))
         self.pings: Pings = _pings_of(self._target.config)

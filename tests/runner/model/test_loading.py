@@ -54,8 +54,8 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def loader(tmp_path: Path) -> Iterator[Callable[[str], ModelLoader]]:
     with ExitStack() as loaders:
 
-        def make(spec: str) -> ModelLoader:
-            target = find_target(spec)
+        def make(spec: str, extensions: Path | None = None) -> ModelLoader:
+            target = find_target(spec, extensions)
             enter(target)
             loader = ModelLoader(
                 target,
@@ -200,6 +200,28 @@ async def test_extensions_are_loaded_first_and_given_by_name(load: Load) -> None
     model = await load(KEEPS.format(parameters="trt_llm", got="trt_llm"))
 
     assert model.got == {"engine": "an engine"}
+
+
+@pytest.mark.parametrize("spec", ["truss", "truss/model/model.py"])
+async def test_an_extension_may_stand_beside_what_is_served(
+    loader: Callable[..., ModelLoader], spec: str
+) -> None:
+    write("truss/config.yaml", "trt_llm: {build: {}}")
+    write("truss/model/model.py", KEEPS.format(parameters="trt_llm", got="trt_llm"))
+    write(
+        "mine/trt_llm/extension.py",
+        """
+        from .engine import make
+        class Extension:
+            def load(self): ...
+            def model_args(self): return {"engine": make()}
+        """,
+    )
+    write("mine/trt_llm/engine.py", "def make(): return 'an engine'")
+
+    loaded: Any = await loader(spec, Path("mine")).load()
+
+    assert loaded.model.got == {"engine": "an engine"}
 
 
 async def test_without_a_model_file_the_extension_makes_the_model(

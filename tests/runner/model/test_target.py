@@ -79,6 +79,21 @@ def test_a_folder_whose_extension_makes_the_model_needs_no_model_file() -> None:
     assert find_target("truss").source is None
 
 
+def test_extensions_may_stand_beside_the_folder_whose_own_come_first(folder: Path) -> None:
+    write("truss/config.yaml", "trt_llm: {build: {}}")
+    write("mine/trt_llm/extension.py")
+    write("mine/other/extension.py")
+
+    target = find_target("truss", Path("mine"))
+    assert target.source is None
+    assert set(target.extensions) == {"other", "trt_llm"}
+
+    own = write("truss/extensions/trt_llm/extension.py")
+    assert find_target("truss", Path("mine")).extensions["trt_llm"] == own
+    with pytest.raises(TargetNotFound, match=r"--extensions: there is no folder .*/none"):
+        find_target("truss", Path("none"))
+
+
 def test_a_module_starts_from_the_working_directory(folder: Path) -> None:
     source = write("app/models/summary.py")
     write("app/__init__.py", "raise RuntimeError('imported')")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,31 +31,36 @@ _APPS: Final = frozenset({"fastapi.FastAPI()", "starlette.applications.Starlette
 _SAYS_NOTHING: Final = ("", "Any", "None", "object", "typing.Any")
 
 
-def check(spec: str) -> Report:
+def check(spec: str, extensions: Path | None = None) -> Report:
     """Check what ``spec`` names, as ``streamkit serve`` would find it; imports nothing of it.
+
+    ``extensions`` is a folder of more of them, which give the constructor arguments.
 
     Raises:
         TargetNotFound: It names nothing, or nothing that has a text.
         ModelLoadFailed: The folder's config.yaml cannot be used.
     """
-    target = find_target(spec)
+    target = find_target(spec, extensions)
     if target.source is None:
         raise TargetNotFound(f"{spec!r}: {target} has no Python source that could be checked")
-    report = check_source(target.source, target.source.read_bytes(), target.class_name, target.root)
+    source, given = target.source.read_bytes(), target.extensions
+    report = check_source(target.source, source, target.class_name, given)
     return replace(report, findings=(*report.findings, *config_findings(target)))
 
 
-def check_source(file: Path, source: bytes, class_name: str, root: Path | None = None) -> Report:
+def check_source(
+    file: Path, source: bytes, class_name: str, extensions: Collection[str] = ()
+) -> Report:
     """Check one file; nothing of it is imported or executed.
 
     Args:
         file: Its path, for the report alone.
         source: Its content.
         class_name: The model class in it.
-        root: The folder whose ``extensions/`` give the constructor arguments.
+        extensions: Names of those that give the constructor arguments.
     """
     try:
-        return _checked(file, source, class_name, root or file.parent)
+        return _checked(file, source, class_name, extensions)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 0
         text = _syntax_error(error)
@@ -74,12 +79,12 @@ def _syntax_error(error: Exception) -> str:
     return f"syntax error{where}: {error.msg} (read as Python {version})"
 
 
-def _checked(file: Path, source: bytes, class_name: str, root: Path) -> Report:
+def _checked(file: Path, source: bytes, class_name: str, extensions: Collection[str]) -> Report:
     names = Names(ast.parse(source))
     model = read_class(names, class_name)
     if model is None:
         return Report(file, class_name, 0, findings=(_no_class(names, class_name),))
-    return _report(file, model, root)
+    return _report(file, model, extensions)
 
 
 def _no_class(names: Names, class_name: str) -> Finding:
@@ -90,7 +95,7 @@ def _no_class(names: Names, class_name: str) -> Finding:
     return Finding(0, Severity.NOTE, Code.UNSEEN_CLASS, text)
 
 
-def _report(file: Path, model: ModelClass, root: Path) -> Report:
+def _report(file: Path, model: ModelClass, extensions: Collection[str]) -> Report:
     shapes: dict[str, Shape] = {}
     findings: list[Finding] = []
     for name, member in model.known.items():
@@ -98,7 +103,7 @@ def _report(file: Path, model: ModelClass, root: Path) -> Report:
         findings += _unseen(name, member, guessed)
     findings += _unread(model)
     findings += _refusals(model, shapes)
-    findings += stage_findings(model, shapes, root)
+    findings += stage_findings(model, shapes, extensions)
     for name, member in model.members.items():
         if name in (*_CALLED_FOR_REQUESTS, "load"):
             for step in running(model, member):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from streamkit.runner._model._shape import Kind, Shape, Takes, load_problem
@@ -19,14 +18,16 @@ _GENERATORS: Final = (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
 _GIVEN: Final = frozenset({"config", "data_dir", "environment", "lazy_data_resolver", "secrets"})
 
 
-def stage_findings(model: ModelClass, shapes: Mapping[str, Shape], root: Path) -> Iterator[Finding]:
+def stage_findings(
+    model: ModelClass, shapes: Mapping[str, Shape], extensions: Collection[str]
+) -> Iterator[Finding]:
     """Look at the methods together."""
     yield from _streams_into_postprocess(model)
     yield from _own_responses(model)
     yield from _drops(model, shapes)
     yield from _fails_on_each_call(model, shapes)
     yield from _called_otherwise(model, shapes)
-    yield from _constructor(model, root)
+    yield from _constructor(model, frozenset(extensions))
 
 
 def _note(line: int, code: Code, method: str | None, text: str) -> Finding:
@@ -115,11 +116,10 @@ def _called_otherwise(model: ModelClass, shapes: Mapping[str, Shape]) -> Iterato
         yield warning(callee.node, Code.FAILS_ON_CALL, "setup_environment", text)
 
 
-def _constructor(model: ModelClass, root: Path) -> Iterator[Finding]:
+def _constructor(model: ModelClass, extensions: frozenset[str]) -> Iterator[Finding]:
     constructor = model.members.get("__init__")
     if constructor is None or constructor.callee is None:
         return
-    extensions = {path.name for path in (root / "extensions").glob("*/")}
     known = ", ".join(sorted(_GIVEN | extensions))
     by_position = {each.arg for each in constructor.callee.arguments.posonlyargs}
     for name in _required(constructor.callee):
