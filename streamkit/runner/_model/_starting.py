@@ -32,12 +32,13 @@ _INSTALLED: Final = (
 )
 _start: Final = threading.Thread.start
 _submit: Final = ThreadPoolExecutor.submit
-_roots: set[str] = set()
+_root = os.sep  # a process is one model's, see ``enter``
 
 
 def notice_threads(root: Path) -> None:
-    """From now on a request owns the threads that code below ``root`` starts in it. Idempotent."""
-    _roots.add(str(root) + os.sep)
+    """From now on a request owns the threads that code below ``root`` starts in it."""
+    global _root  # noqa: PLW0603 - as those that are replaced
+    _root = str(root) + os.sep
     if threading.Thread.start is _start:
         threading.Thread.start = _started
         ThreadPoolExecutor.submit = _submitted
@@ -97,6 +98,6 @@ def _place(frame: FrameType | None) -> str | None:
     if frame is None:
         return None
     file = frame.f_code.co_filename
-    if file.startswith(_INSTALLED) or not file.startswith(tuple(_roots)):
+    if file.startswith(_INSTALLED) or not file.startswith(_root):
         return None
     return f"{file}:{frame.f_lineno}"
