@@ -8,7 +8,7 @@ from ._lifecycle import LIVE, TRANSITIONS, Event, Phase, advance, diagram
 from ._loop import Interrupted, Interrupter, Loop, Signal, Task, Timer
 from ._reason import Cancellation, Reason
 from ._running import current_loop, now
-from ._scope import cancel_scope
+from ._scope import cancel_scope, shield_if_cancelled
 from ._stepping import resume
 from ._token import NEVER, CancelSource, CancelToken, Listener
 from ._watcher import (
@@ -54,6 +54,7 @@ __all__ = [
     "hold",
     "now",
     "resume",
+    "shield_if_cancelled",
     "token_of",
     "token_var",
     "wait_held",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import anyio
 
@@ -29,3 +30,14 @@ def cancel_scope(token: CancelToken) -> Generator[anyio.CancelScope]:
             listener.remove()
     if scope.cancelled_caught:
         token.raise_if_cancelled()
+
+
+def shield_if_cancelled() -> AbstractContextManager[object]:
+    """Shield a block where a scope around it is cancelled, and would cut it at its first await.
+
+    Elsewhere no scope is opened: code in the block that leaves a scope it has entered before (a
+    generator that is closed inside a task group of its own) could not leave it in ours.
+    """
+    if anyio.current_effective_deadline() == -math.inf:
+        return anyio.CancelScope(shield=True)
+    return nullcontext()

@@ -21,6 +21,7 @@ from streamkit._core import (
     Timer,
     current_loop,
     hold,
+    shield_if_cancelled,
     token_var,
 )
 from streamkit.errors import StreamCancelled
@@ -224,7 +225,8 @@ class CancellableStream(Generic[T]):
             with anyio.move_on_after(BLAME_LIMIT, shield=True):
                 await self._blame(self._source)
         self._source.cancel(Reason.REQUESTED, f"the task reading it ended: {type(error).__name__}")
-        await self._close_shielded()
+        with shield_if_cancelled():  # not by a server, whose cancel comes once
+            await self._close()
 
     # -- cancelled -----------------------------------------------------------------------------
 

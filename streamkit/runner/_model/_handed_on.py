@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias, TypeGuard
 
 import anyio
 
-from streamkit._core import NEVER, Interrupted, current_loop
+from streamkit._core import NEVER, Interrupted, current_loop, shield_if_cancelled
 from streamkit.streams import CLOSE_GRACE, Step, call_in_thread
 
 from ._output import Output
@@ -64,7 +62,7 @@ class HandedOn:
             return
         self.closed, generator = True, self._generator
         try:
-            with _shield():
+            with shield_if_cancelled():
                 if isinstance(generator, AsyncGenerator):
                     await _close_here(generator)
                 else:
@@ -114,13 +112,6 @@ async def _close_here(generator: AsyncGenerator[Any, Any]) -> None:
             raise
     finally:
         timer.cancel()
-
-
-def _shield() -> AbstractContextManager[object]:
-    """Only where a scope around us is cancelled, for the same reason."""
-    if anyio.current_effective_deadline() == -math.inf:
-        return anyio.CancelScope(shield=True)
-    return nullcontext()
 
 
 def _report_slow(generator: Handed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -142,6 +143,27 @@ class SyncGeneratorPreprocess(Counted):
                 yield chunk
 
 
+class GroupAndThreads(Counted):
+    """A task group is open across the yields that a stream reads; each chunk takes a thread."""
+
+    async def preprocess(self, inputs: Any) -> AsyncIterator[str]:
+        with self.inside():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                for chunk in CHUNKS:
+                    yield chunk
+                tasks.cancel_scope.cancel()
+
+    async def predict(self, inputs: AsyncIterator[str]) -> AsyncIterator[str]:
+        with self.inside():
+            async for chunk in inputs:
+                yield await asyncio.to_thread(self.step, chunk)
+
+    def step(self, chunk: str) -> str:
+        with self.inside():
+            return chunk
+
+
 class GeneratorPostprocess(Counted):
     async def predict(self, inputs: Any) -> Any:
         with self.inside():
@@ -168,6 +190,7 @@ KINDS = {
         SyncStages,
         GeneratorPreprocess,
         SyncGeneratorPreprocess,
+        GroupAndThreads,
         GeneratorPostprocess,
     )
 }

@@ -12,7 +12,7 @@ from streamkit.runner._model import ModelRunner
 from streamkit.testing import every_cancel_point, every_moment
 
 from .conftest import Serve, ask
-from .models import CHUNKS, KINDS, Counted
+from .models import CHUNKS, KINDS, Counted, GroupAndThreads
 
 pytestmark = pytest.mark.asyncio_only
 
@@ -76,6 +76,8 @@ async def test_a_server_that_cancels_at_any_await_leaves_nothing_behind(
     scene: Callable[[], Scene], how: str
 ) -> None:
     here = scene()
+    if how == "scope" and isinstance(here.model, GroupAndThreads):
+        pytest.skip("a group that is open across yields cannot be left below a scope around it")
 
     await every_cancel_point(here.run, check=here.check, how=how)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 
@@ -45,6 +46,11 @@ class StreamingAnswer(Counted):
 class ThreadedStreamingAnswer(Counted):
     def predict(self, inputs: Any) -> Any:
         return StreamingResponse(models.Generator.predict(self, inputs))  # type: ignore[arg-type]
+
+
+class EventsAnswer(Counted):
+    async def predict(self, inputs: Any) -> Any:
+        return EventSourceResponse(models.AsyncGenerator.predict(self, inputs))  # type: ignore[arg-type]
 
 
 class WholeAnswer(Counted):
@@ -87,6 +93,7 @@ KINDS: dict[str, type[Counted]] = {
             RequestOnly,
             StreamingAnswer,
             ThreadedStreamingAnswer,
+            EventsAnswer,
             WholeAnswer,
             Chat,
             ChatInThread,

@@ -3,6 +3,7 @@
 The file is ``inputs["log"]``; ``inputs["at"]`` is the moment at which they stay for a minute.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -96,6 +98,12 @@ class Coroutines:
         with noted(inputs):
             stay_in_thread(inputs, "embeddings")
             return "value"
+
+    async def messages(self, inputs: Any) -> Any:
+        return await asyncio.to_thread(Functions().work, inputs, "messages")
+
+    async def responses(self, inputs: Any) -> Any:
+        return EventSourceResponse(chunks(inputs))
 
     async def work(self, inputs: Any, stage: str) -> Any:
         with noted(inputs):
