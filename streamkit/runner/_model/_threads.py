@@ -39,9 +39,10 @@ def count_threads() -> None:
     pool of processes are not.
     """
     anyio.to_thread.run_sync = _run_sync
-    loop = getattr(current_loop(), "loop", None)  # trio has none, and no executors
-    if loop is not None and _EXECUTE not in vars(loop):
-        vars(loop)[_EXECUTE] = _counting(loop.run_in_executor)
+    loop: Any = getattr(current_loop(), "loop", None)  # trio has none, and no executors
+    own: dict[str, Any] | None = getattr(loop, "__dict__", None)  # asyncio's and uvloop's have it
+    if own is not None and _EXECUTE not in own:
+        own[_EXECUTE] = _counting(loop.run_in_executor)
 
 
 class _Call:
