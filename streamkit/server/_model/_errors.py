@@ -22,7 +22,7 @@ logger = logging.getLogger("streamkit.server")
 
 NOT_READY: Final = "Model with name model is not ready."  # Truss calls each of them so
 MODEL_FAILED: Final = "Internal Server Error (in model/chainlet)."
-_NO_BODY: Final = frozenset({204, 304})
+NO_BODY: Final = frozenset({204, 304})
 _OF_THE_BODY: Final = frozenset(
     {"content-encoding", "content-length", "content-type", "transfer-encoding"}
 )
@@ -190,7 +190,7 @@ def _raised_by_model(error: HTTPException) -> Response:
             for name, value in (error.headers or {}).items()
             if name.lower() not in _OF_THE_BODY
         }
-        if error.status_code in _NO_BODY:
+        if error.status_code in NO_BODY:
             headers = {**error_headers(Code.MODEL), **headers}
             return Response(status_code=error.status_code, headers=headers)
         return _answer(error.status_code, error.detail, Code.MODEL, headers)

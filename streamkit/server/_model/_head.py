@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._errors import NoForm
+from ._errors import NO_BODY, NoForm
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # a line break begins another header
@@ -32,19 +32,24 @@ def with_sound_head(send: Send) -> Send:
     """Return a ``send()`` that refuses a head which its server could not send, or would garble.
 
     uvicorn closes the connection without a word, or sends what the client takes for two answers.
+    Where a status has no body (204), what the model made of one stays here: the server would fail.
 
     Raises:
         NoForm: By the ``send()`` that is returned; nothing has gone out then.
     """
+    passed_on = send
 
     # A plain function: a coroutine around the other one would cost a frame for each chunk.
     def checked(message: Message) -> Any:
+        nonlocal passed_on
         if message["type"] == "http.response.start":
             try:
                 _check(message["status"], message.get("headers", ()))
             except ValueError as error:
                 raise NoForm from error
-        return send(message)
+            if message["status"] in NO_BODY:
+                passed_on = _without_body(send)
+        return passed_on(message)
 
     return checked
 
@@ -71,6 +76,16 @@ def with_late_head(send: Send) -> Send:
         return send(message) if first is None else behind(first, message)
 
     return late
+
+
+def _without_body(send: Send) -> Send:
+    def emptied(message: Message) -> Any:
+        if message["type"] == "http.response.body":
+            return send({**message, "body": b""})
+        kept = [each for each in message.get("headers", ()) if each[0].lower() != b"content-length"]
+        return send({**message, "headers": kept})
+
+    return emptied
 
 
 def _check(status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:

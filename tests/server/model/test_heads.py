@@ -71,6 +71,19 @@ async def test_a_response_of_the_models_is_looked_at_too(serve, ask, kind) -> No
     assert "the header x-a" in told(await ask(app).run())
 
 
+@pytest.mark.parametrize("kind", [PlainTextResponse, StreamingResponse])
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_a_body_goes_out_without_one(serve, ask, status, kind) -> None:
+    app = serve(Gives(lambda: kind(iter("ab") if kind is StreamingResponse else "ab", status)))
+
+    exchange = await ask(app).run()
+
+    assert (exchange.status, exchange.data, exchange.completed) == (status, b"", True)
+    assert "content-length" not in exchange.headers_received
+    [ending] = app.runner.statistics().ended
+    assert ending.outcome == "finished"
+
+
 async def test_the_slot_is_free_after_it(serve, ask) -> None:
     app = serve(Gives(lambda: StreamingResponse(iter(["x"]), 1000)), predict_concurrency=1)
 

@@ -141,6 +141,7 @@ RESULTS = {
     "bytes": do("bytes", 500, "Unhandled exception: TypeError", says=OURS),
     "a response": do("response", 200, b"mine", says={"x-mine": "yes", **error(None)}),
     "a response of 300 and above": do("error_response", 422, {"my": "error"}, says=CLIENTS),
+    "a response without a body": do("no_content", 204, b""),
     "a streaming response": do(
         "streaming_response", 200, b"one two", says={"content-type": "text/x-mine; charset=utf-8"}
     ),

@@ -116,6 +116,9 @@ class Model:
     def response(self, inputs: Any, request: Any) -> Any:
         return PlainTextResponse("mine", headers={"x-mine": "yes"})
 
+    def no_content(self, inputs: Any, request: Any) -> Any:
+        return PlainTextResponse("in vain", status_code=204)
+
     def error_response(self, inputs: Any, request: Any) -> Any:
         return JSONResponse({"my": "error"}, status_code=422)
 
