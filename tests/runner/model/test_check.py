@@ -751,6 +751,21 @@ def test_what_a_config_asks_for_and_nobody_does_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_path_of_trusss_image_that_is_not_here_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "config.yaml").write_text("")
+    model = tmp_path / "model" / "model.py"
+    model.write_text(
+        "HERE = '/tmp'\nTHERE = '/packages/engine'\nALSO = f'/packages/{HERE}'\n"
+        "NO = '/packages.txt'\nclass Model:\n    def predict(self, x): ...\n"
+    )
+
+    [found] = check(str(tmp_path)).findings
+    assert (found.line, found.code) == (2, "by-hand")
+    assert f"`ln -s {tmp_path}/packages /packages`" in found.text
+    assert check(str(model)).findings == (), "a file has no layout"
+
+
 def test_nothing_of_the_models_is_executed(tmp_path: Path) -> None:
     file = tmp_path / "model.py"
     file.write_text("raise SystemExit\nclass Model:\n    async def predict(self, x): ...\n")

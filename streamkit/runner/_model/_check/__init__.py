@@ -15,6 +15,7 @@ from streamkit.runner._model._target import find_target
 
 from ._class import Member, ModelClass, kind_of_member, read_class, shape_of
 from ._config import config_findings
+from ._image import image_findings
 from ._names import Names
 from ._on_loop import on_loop_hazards
 from ._on_threads import thread_hazards
@@ -45,7 +46,8 @@ def check(spec: str, extensions: Path | None = None) -> Report:
         raise TargetNotFound(f"{spec!r}: {target} has no Python source that could be checked")
     source, given = target.source.read_bytes(), target.extensions
     report = check_source(target.source, source, target.class_name, given)
-    return replace(report, findings=(*report.findings, *config_findings(target)))
+    found = (*report.findings, *image_findings(target, source), *config_findings(target))
+    return replace(report, findings=found)
 
 
 def check_source(
