@@ -1,6 +1,8 @@
 """The command line: what it is told wrongly it says in one line, with the status that fits."""
 
+import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,17 @@ from streamkit.engines import engine_names
 from streamkit.server import _serve, cli
 
 from .serving import run
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A server that began to start has set it up, and what the next test costs would be logged."""
+    root, access = logging.getLogger(), logging.getLogger("streamkit.access")
+    before = root.handlers[:], root.level, access.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])  # not the attribute: loggers remember who is enabled
+    access.setLevel(before[2])
 
 
 def status_of(*arguments: str) -> int:
