@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial, wraps
 from typing import Any, Final
 
@@ -104,11 +105,20 @@ class _Call:
 
     def _report(self) -> None:
         logger.warning(
-            "a thread that nobody waits for any more still runs after %.3g s, at %s; its request "
-            "is over when it has ended: ask current_token() inside long steps",
+            "%s, which nobody waits for any more, still runs in its thread after %.3g s, at %s; "
+            "its request is over when it has ended: ask current_token() inside long steps",
+            _name(self._call),
             REPORT_AFTER,
             place_of(self._thread_id),
         )
+
+
+def _name(call: Any) -> str:
+    while isinstance(call, partial):
+        # asyncio.to_thread() has its context call the function.
+        in_context = call.args and isinstance(getattr(call.func, "__self__", None), Context)
+        call = call.args[0] if in_context else call.func
+    return getattr(call, "__qualname__", type(call).__qualname__)
 
 
 def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
