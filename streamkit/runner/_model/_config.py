@@ -21,6 +21,7 @@ logger = logging.getLogger("streamkit.model")
 
 CONFIG_FILE: Final = "config.yaml"
 
+_PLAIN: Final = dict.fromkeys(("dict_type", "model_type"), "input should be KEY: VALUE lines")
 _UNSHOWN: Final = frozenset({"secrets", "environment_variables"})  # their values stay out of logs
 
 
@@ -242,7 +243,7 @@ def _lines(file: Path, error: ValidationError) -> list[str]:
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         key = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _PLAIN.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
         hidden = problem["loc"][0] in _UNSHOWN
         value = f"a {type(problem['input']).__name__}" if hidden else repr(problem["input"])
         lines.append(f"{file}: {key}: {message[0].lower()}{message[1:]}, got {value}")

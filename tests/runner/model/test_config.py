@@ -148,6 +148,8 @@ def test_whether_there_is_a_gpu_follows_from_the_accelerator_as_on_truss(
             "external_package_dirs: input should be a valid list, got '../shared'",
         ),
         ("model_class_name: [Model]", "model_class_name: input should be a valid"),
+        ("runtime: [1]", "runtime: input should be KEY: VALUE lines, got [1]"),
+        ("secrets: [a]", "secrets: input should be KEY: VALUE lines, got a list"),
         ("- a\n- b", "expected KEY: VALUE lines at the top, got a list"),
         ("a: [", "is not valid YAML: while parsing a flow node"),
         ("a: !!python/object:os.system {}", "is not valid YAML: could not determine"),
