@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
@@ -22,11 +23,11 @@ class Paths:
         lifespan: The application's.
     """
 
-    __slots__ = ("_find", "_router")
+    __slots__ = ("_find", "_plain", "_router")
 
     def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Router]) -> None:
         self._router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-        plain = [route for route in routes if isinstance(route, Route)]
+        self._plain = plain = [route for route in routes if isinstance(route, Route)]
 
         @lru_cache(_REMEMBERED)
         def find(method: str, path: str) -> Found | None:
@@ -49,4 +50,17 @@ class Paths:
                 scope["endpoint"], scope["path_params"] = route.endpoint, {**params}
                 await route.app(scope, receive, send)
                 return
+            self._refuse_method(scope)
         await self._router(scope, receive, send)
+
+    def _refuse_method(self, scope: Scope) -> None:
+        """Name every method of a path; the router would name those of its first route alone.
+
+        Raises:
+            HTTPException: 405, for a path that there is.
+        """
+        routes = [route for route in self._plain if route.matches(scope)[0] is Match.PARTIAL]
+        if routes:
+            scope["endpoint"] = routes[0].endpoint
+            methods = {method for route in routes for method in route.methods or ()}
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})

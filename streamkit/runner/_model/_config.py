@@ -21,7 +21,8 @@ logger = logging.getLogger("streamkit.model")
 
 CONFIG_FILE: Final = "config.yaml"
 
-_PLAIN: Final = dict.fromkeys(("dict_type", "model_type"), "input should be KEY: VALUE lines")
+_LINES: Final = "input should be KEY: VALUE lines"
+_PLAIN: Final[dict[str, str]] = {"dict_type": _LINES, "model_type": _LINES}
 _UNSHOWN: Final = frozenset({"secrets", "environment_variables"})  # their values stay out of logs
 
 

@@ -164,6 +164,10 @@ ERRORS = {
     ),
     "an unknown path": Row("Model", {}, 404, "", path="/v2/nothing", says=error(None)),
     "the wrong verb": Row("Model", b"", 405, "", path="/predict", method="PUT", says=error(None)),
+    "the wrong verb where two paths meet": Row(
+        "Model", b"", 405, "this path takes GET, HEAD, POST", path=PREDICT, method="PUT",
+        says={"allow": "GET, HEAD, POST"},
+    ),
 }  # fmt: skip
 ROUTES = {
     "the root": Row("Model", b"", 200, True, path="/", method="GET"),
