@@ -44,8 +44,8 @@ class Method:
         takes: What it is to be given.
         kind: How the outermost function behaves; a decorator around a coroutine function that is
             no coroutine function itself is a ``FUNCTION`` (which may return an awaitable).
-        annotation: Of the inputs parameter, resolved also where it is a string or postponed;
-            ``inspect.Parameter.empty`` if there is none, or it means nothing here.
+        annotation: Of the inputs parameter, resolved also where it is a string or postponed, or
+            as it is where that fails; ``inspect.Parameter.empty`` if there is none.
         asks: Its code, or that of a helper in the same class or file, names ``is_disconnected``.
         inputs_name: Keyword that the inputs must be given by; None: by position.
         request_name: The same for the request.
@@ -229,7 +229,9 @@ def _resolved(parameter: inspect.Parameter, call: Callable[..., object]) -> obje
     if parameter.annotation is not _EMPTY:
         with suppress(Exception):  # whatever evaluating a string of the user's raises
             return typing.get_type_hints(stub, dict(namespace_of(call)), include_extras=True)["it"]
-    return _EMPTY
+    written = parameter.annotation
+    # As it is written: whoever validates says why not. What is no annotation at all says nothing.
+    return written if isinstance(written, str) or typing.get_origin(written) else _EMPTY
 
 
 # -- what calling it does --------------------------------------------------------------------------

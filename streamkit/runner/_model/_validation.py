@@ -130,7 +130,9 @@ def _why_not(annotation: object) -> str | None:
 
 
 def _no_data(annotation: object) -> object | None:
-    if (get_origin(annotation) or annotation) in _NO_DATA:
+    origin = get_origin(annotation)
+    kind = annotation if origin is None else origin
+    if any(kind is each for each in _NO_DATA):  # by identity: an array equals nothing, and raises
         return annotation
     return next((found for arg in get_args(annotation) if (found := _no_data(arg))), None)
 

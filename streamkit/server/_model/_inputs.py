@@ -48,8 +48,9 @@ class ModelInputs:
             if method.takes in _INPUTS and name != "websocket"  # that one gets the websocket
         }
         for name, validator in self._validators.items():
-            meant = methods[name].annotation not in _MEANS_ANYTHING and not self._models_only
-            if meant and validator.why_inactive:
+            annotation = methods[name].annotation
+            meant = not any(annotation is nothing for nothing in _MEANS_ANYTHING)
+            if meant and not self._models_only and validator.why_inactive:
                 logger.warning("inputs of `%s` are not validated: %s", name, validator.why_inactive)
 
     def _validator(self, annotation: object) -> Validator:

@@ -129,4 +129,5 @@ def _parts(annotation: Any) -> Iterator[object]:
 
 
 def _is_stream(annotation: object) -> bool:
-    return (get_origin(annotation) or annotation) in _STREAMS
+    kind = get_origin(annotation)
+    return any((annotation if kind is None else kind) is each for each in _STREAMS)

@@ -190,6 +190,38 @@ async def test_what_the_first_stage_is_annotated_with_is_held(
     assert path in said
 
 
+class Array:
+    """As numpy's: whether it equals something is no yes or no."""
+
+    def __eq__(self, _):
+        raise ValueError("ambiguous")
+
+    __hash__ = None
+
+    def __repr__(self):
+        return "Hidden"
+
+
+LISTED = list["Hidden"]  # noqa: F821 - for type checkers alone
+
+
+@pytest.mark.parametrize("annotation", ["Hidden", "list[Hidden]", LISTED, Array()])
+async def test_an_annotation_that_does_not_resolve_is_said_to_hold_nothing(
+    serve, ask, caplog, annotation
+) -> None:
+    class Takes:
+        async def predict(self, inputs):
+            return inputs
+
+        predict.__annotations__["inputs"] = annotation
+
+    exchange = await ask(serve(Takes), {"anything": 1}).run()
+
+    assert exchange.text == '{"anything": 1}'
+    assert "inputs of `predict` are not validated: " in caplog.text
+    assert "Hidden" in caplog.text
+
+
 # -- how long it may be, and take --------------------------------------------------------------
 
 
