@@ -28,7 +28,6 @@ from ._dropped import Owner, owner_var
 logger = logging.getLogger("streamkit.runner")
 
 REPORT_AFTER: Final = 0.5  # seconds, as for the threads that are ours
-_EXECUTE: Final = "run_in_executor"
 _anyio_run_sync: Final = anyio.to_thread.run_sync
 
 
@@ -41,9 +40,11 @@ def count_threads() -> None:
     """
     anyio.to_thread.run_sync = _run_sync
     loop: Any = getattr(current_loop(), "loop", None)  # trio has none, and no executors
-    own: dict[str, Any] | None = getattr(loop, "__dict__", None)  # asyncio's and uvloop's have it
-    if own is not None and _EXECUTE not in own:
-        own[_EXECUTE] = _counting(loop.run_in_executor)
+    if loop is None or hasattr(loop.run_in_executor, "counts"):
+        return
+    # By its name: to look into `__dict__` makes each attribute of the loop slower to read (3.11).
+    with contextlib.suppress(AttributeError):  # asyncio's and uvloop's take it
+        loop.run_in_executor = _counting(loop.run_in_executor)
 
 
 class _Call:
@@ -138,6 +139,7 @@ def _counting(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
         future.add_done_callback(leave)
         return future
 
+    counted.counts = True  # type: ignore[attr-defined]
     return counted
 
 
