@@ -540,6 +540,8 @@ def test_generate_of_transformers_ends_by_itself(load: str) -> None:
     assert generating(load, "return self.model.generate(x)") == []
     assert generating(load, "Thread(target=self.model.generate, kwargs=x).start()") == []
     assert generating(load, "return self.model(x)") == [(4, "deaf-call")]
+    with_grad = "with requests.no_grad(): x = self.model.generate(x)"
+    assert generating(load, with_grad) == []
 
 
 @pytest.mark.parametrize("load", OTHERS)

@@ -92,9 +92,19 @@ def _deaf(model: ModelClass, member: Member) -> Iterator[Finding]:
     if (block := next(blocks, None)) is not None:
         yield warning(block.node, Code.DEAF_CALL, member.name, _DEAF_CALL)
         return
+    if _generates(model, member):  # that is its work, and ends by itself
+        return
     node = next((node for node in code if _is_of_others(model, node)), None)
     if node is not None and member.name in ("predict", *ROUTES):
         yield note(node, Code.DEAF_FUNCTION, member.name, _DEAF_FUNCTION)
+
+
+def _generates(model: ModelClass, member: Member) -> bool:
+    return any(
+        isinstance(node, ast.Call) and (generates(model, node.func) or _is_heard(model, node))
+        for step in running(model, member)
+        for node in own_nodes(step.function)
+    )
 
 
 def _is_work(model: ModelClass, node: ast.AST) -> bool:
