@@ -92,5 +92,5 @@ def _look(value: object, part: int | str) -> tuple[bool, object]:
         return part in fields, fields.get(part)
     if isinstance(value, list) and isinstance(part, int):
         items = cast("list[object]", value)
-        return part < len(items), items[part] if part < len(items) else None
+        return True, items[part] if part < len(items) else None
     return False, None

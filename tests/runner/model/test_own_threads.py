@@ -166,6 +166,20 @@ async def test_a_request_that_broke_keeps_its_slot_until_its_own_thread_has_ende
     assert runner.slots.taken == 0
 
 
+async def test_a_thread_that_runs_on_is_reported_once(
+    serve: Serve, made: list[own_threads.Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    made.append(engine := own_threads.Breaks())
+    runner = serve(engine)
+
+    with pytest.raises(ZeroDivisionError):
+        await ask(runner)
+    await runner.in_flight.wait_idle()  # given up
+
+    assert not engine.ended.is_set()
+    assert caplog.text.count("runs on after its request was cut short") == 1
+
+
 async def test_a_thread_that_goes_on_after_a_whole_answer_keeps_nobody_waiting(
     serve: Serve, made: list[own_threads.Engine]
 ) -> None:
