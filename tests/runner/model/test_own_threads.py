@@ -136,7 +136,7 @@ async def test_the_models_own_thread_is_interrupted_where_that_was_asked_for(
 
 @pytest.mark.realtime
 async def test_the_models_own_thread_can_ask_whether_to_stop(
-    serve: Serve, made: list[own_threads.Engine]
+    serve: Serve, made: list[own_threads.Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
     made.append(engine := own_threads.Streams())
     engine.asks = True
@@ -147,6 +147,10 @@ async def test_the_models_own_thread_can_ask_whether_to_stop(
         await runner.in_flight.wait_idle()
 
     assert engine.ended.is_set()
+    account = runner.find("r")
+    assert account is not None
+    assert account.proof is Proof.JOINED
+    assert caplog.text == ""
 
 
 @pytest.mark.realtime
