@@ -18,6 +18,7 @@ from ._errors import (
     ClientError,
     ModelBroke,
     NoForm,
+    answer_in,
     answer_to,
     as_failure,
     log_failure,
@@ -83,6 +84,8 @@ class Endpoint:
             raise
         except Exception as error:
             raise_cancelled(error, call)
+            if (answer := answer_in(error)) is not None:
+                raise answer from None
             raise
         except BaseException as error:
             if (failure := as_failure(error)) is not None:

@@ -174,6 +174,13 @@ def raise_cancelled(
     raise StreamCancelled(cause) from error
 
 
+def answer_in(error: Exception) -> HTTPException | None:
+    """The ``HTTPException`` that task groups have wrapped on its way out, if it is all there is."""
+    leaves = list(_leaves(error)) if isinstance(error, ExceptionGroup) else []
+    alone = leaves[0] if len(leaves) == 1 else None
+    return alone if isinstance(alone, HTTPException) else None
+
+
 def _leaves(error: Exception) -> Iterator[Exception]:
     if not isinstance(error, ExceptionGroup):
         yield error

@@ -296,6 +296,18 @@ async def test_a_streaming_response_that_fails_before_its_first_chunk_has_that_s
     assert exchange.headers_received["x-baseten-error-code"] == "600"
 
 
+async def test_a_status_that_is_raised_in_a_task_group_is_that_status(serve, ask) -> None:
+    class Model:
+        async def predict(self, inputs) -> None:
+            async with anyio.create_task_group() as outer, anyio.create_task_group():
+                outer.start_soon(anyio.sleep_forever)
+                raise fastapi.HTTPException(418)
+
+    exchange = await ask(serve(Model())).run()
+
+    assert exchange.status == 418
+
+
 async def test_a_response_that_sends_in_its_own_way_does_so(serve, ask) -> None:
     class Prefixed(StreamingResponse):
         async def stream_response(self, send) -> None:
