@@ -176,9 +176,9 @@ def raise_cancelled(
 
 def answer_in(error: Exception) -> HTTPException | None:
     """The ``HTTPException`` that task groups have wrapped on its way out, if it is all there is."""
-    leaves = list(_leaves(error)) if isinstance(error, ExceptionGroup) else []
-    alone = leaves[0] if len(leaves) == 1 else None
-    return alone if isinstance(alone, HTTPException) else None
+    first, *others = _leaves(error)
+    wrapped = first is not error and not others
+    return first if wrapped and isinstance(first, HTTPException) else None
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
