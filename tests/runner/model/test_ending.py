@@ -78,17 +78,21 @@ async def test_the_slot_is_back_before_what_was_handed_on_is_tidied(
     assert model.began == [0, 1]
 
 
+class HandsOnATaskGroup:
+    """Its preprocess holds one across its yields."""
+
+    async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 1000)
+            yield 1
+            yield 2
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_what_was_handed_on_is_closed_in_the_task_that_drove_it(
     serve: Serve, caplog: pytest.LogCaptureFixture, fails: bool
 ) -> None:
-    class Model:
-        async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(anyio.sleep, 1000)
-                yield 1
-                yield 2
-
+    class Model(HandsOnATaskGroup):
         async def predict(self, inputs: AsyncIterator[int]) -> int:
             self.kept = inputs
             await anext(inputs)
@@ -112,13 +116,7 @@ async def test_what_was_handed_on_is_closed_in_the_task_that_drove_it(
 async def test_what_a_stream_reads_of_it_is_closed_there_too(
     serve: Serve, caplog: pytest.LogCaptureFixture, fails: bool
 ) -> None:
-    class Model:
-        async def preprocess(self, inputs: Any) -> AsyncIterator[int]:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(anyio.sleep, 1000)
-                yield 1
-                yield 2
-
+    class Model(HandsOnATaskGroup):
         async def predict(self, inputs: AsyncIterator[int]) -> AsyncIterator[int]:
             self.kept = inputs
             yield await anext(inputs)
